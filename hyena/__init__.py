@@ -1,0 +1,36 @@
+"""hyena: long-convolution and state-space papers as executed notebooks on one package."""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public names and the modules that define them; loaded on first use, so that `import hyena` costs nothing.
+PUBLIC = {
+    "causal_conv": "hyena.ops.fftconv",
+    "two_sided_conv": "hyena.ops.fftconv",
+    "HyenaFilter": "hyena.models.hyena",
+    "HyenaOperator": "hyena.models.hyena",
+    "hyena_matrix": "hyena.models.hyena",
+    "operator_from_official": "hyena.models.hyena",
+    "toeplitz": "hyena.models.hyena",
+    "CausalAttention": "hyena.models.attention",
+    "LanguageModel": "hyena.models.lm",
+    "count_parameters": "hyena.models.lm",
+    "next_token_loss": "hyena.models.lm",
+    "associative_recall": "hyena.data.synthetic",
+    "load_corpus": "hyena.data.text",
+    "HyenaError": "hyena.errors",
+}
+__all__ = sorted(PUBLIC)
+
+
+def __getattr__(name: str) -> object:
+    if name in PUBLIC:
+        return getattr(importlib.import_module(PUBLIC[name]), name)
+    raise AttributeError(f"module 'hyena' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *PUBLIC]
