@@ -89,10 +89,9 @@ def strip(book: dict) -> dict:
 
 
 def made_from(path: Path) -> dict[str, object]:
-    """Hashes of a notebook's sources and of all results and benchmarks of its paper."""
+    """Hashes of a notebook's sources and of all results of its paper."""
     paper = path.stem.partition("_")[2]
     read = sorted((root() / "results" / paper).glob("*/*.json"))
-    read += sorted((root() / "benchmarks" / "results").glob("*.json"))
     hashes = {str(p.relative_to(root())): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in read}
     return {"source": source.digest(source.notebook_source(path)), "results": hashes}
 

@@ -1,0 +1,45 @@
+"""What tests share: reference numbers of the official implementations, and a checkout of their own."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+REFERENCE = Path(__file__).parent / "reference"
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def reference():
+    """Loads a file of official inputs, weights and outputs as tensors, with its configuration."""
+
+    def load(name: str) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+        with np.load(REFERENCE / f"{name}.npz") as stored:
+            config = json.loads(str(stored["config_json"])) if "config_json" in stored else {}
+            tensors = {k: torch.from_numpy(stored[k]) for k in stored if stored[k].dtype.kind in "fi"}
+        return tensors, config
+
+    return load
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder that counts as the checkout: today's code, settings and claims, no results, nothing built."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(CHECKOUT / name, folder / name)
+    for name in ("hyena", "notebooks"):
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("hyena.paths.root", lambda: folder)
+    for module in ("results", "source", "experiments.base", "claims", "compare", "notebook", "cli"):
+        monkeypatch.setattr(f"hyena.{module}.root", lambda: folder)
+    return folder
+
+
+def pytest_report_header() -> str:
+    return f"threads {torch.get_num_threads()}, HYENA_REQUIRE_DATA={os.environ.get('HYENA_REQUIRE_DATA', '')}"
