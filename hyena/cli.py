@@ -13,6 +13,7 @@ hyena bench [NAME]                           speeds as ratios against named base
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import runpy
@@ -60,7 +61,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="hyena", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], int | None], about: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=about, description=about)
@@ -156,15 +157,21 @@ def _train(given: argparse.Namespace) -> None:
 
 
 def _changes(words: list[str]) -> dict[str, object]:
-    import yaml
-
     changes = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
             raise HyenaError(f"--set takes FIELD=VALUE, got {word!r}")
-        changes[name] = yaml.safe_load(value)
+        changes[name] = _value(value)
     return changes
+
+
+def _value(word: str) -> object:
+    """A word as JSON if it is, so that 1e-3 is a number and `no` a word; the words of a list need no quotes."""
+    try:
+        return json.loads(word)
+    except ValueError:
+        return [_value(w.strip()) for w in word[1:-1].split(",")] if word[:1] + word[-1:] == "[]" else word
 
 
 def _notebook(given: argparse.Namespace) -> None:
@@ -216,5 +223,8 @@ def _bench(given: argparse.Namespace) -> None:
     found = {p.stem: p for p in folder.glob("*.py")}
     if given.name is not None and given.name not in found:
         raise unknown("benchmark", given.name, found)
+    from hyena.train import Run
+
+    Run(device=given.device)  # an unknown or absent device is refused before any work
     for name in [given.name] if given.name else sorted(found):
         print(runpy.run_path(str(found[name]))["main"](given.device))

@@ -31,6 +31,8 @@ class Difference:
         return (self.now - self.committed) / self.sd
 
     def beyond_tolerance(self) -> bool:
+        if self.committed == self.now:
+            return False
         if self.committed is None or self.now is None:
             return True
         if (sds := self.in_sd()) is not None:
@@ -78,9 +80,9 @@ def _row(d: Difference) -> tuple[str, ...]:
 
 
 def _differences(path: str, is_committed: bool, revision: str) -> list[Difference]:
-    old = json.loads(_git("show", f"{revision}:{path}")) if is_committed else {}
     file = root() / path
-    new = json.loads(file.read_text()) if file.exists() else {}
+    old = _parsed(_git("show", f"{revision}:{path}"), f"{path} at {revision}") if is_committed else {}
+    new = _parsed(file.read_text(), path) if file.exists() else {}
     names = [*old.get("metrics", {}), *(m for m in new.get("metrics", {}) if m not in old.get("metrics", {}))]
     where = str(Path(path).relative_to("results").with_suffix(""))
     return [
@@ -93,6 +95,13 @@ def _differences(path: str, is_committed: bool, revision: str) -> list[Differenc
         )
         for name in names
     ]
+
+
+def _parsed(text: str, where: str) -> dict:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise HyenaError(f"{where} is not a whole result ({error}); run the experiment again") from error
 
 
 def _git(*words: str) -> str:

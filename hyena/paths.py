@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from hyena.errors import HyenaError
@@ -34,11 +35,27 @@ def cache() -> Path:
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write to a temporary name beside `path` and move it into place: readers never see half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    write_together({path: content})
+
+
+def write_together(files: dict[Path, bytes | str]) -> None:
+    """Write several files, none of which is put in place before all are on the disk.
+
+    Raises:
+        HyenaError: the disk is full or a folder cannot be written.
+    """
+    parts = {path.with_name(f".{path.name}.{os.getpid()}.part"): path for path in files}
+    path = Path()
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(part, path)
+        for part, path in parts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = files[path]
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
+        for part, path in parts.items():
+            os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise HyenaError(f"could not write {path}: {error.strerror or error}; nothing was changed") from error
+    finally:
+        for part in parts:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 import numpy as np
 
 from hyena.errors import HyenaError
-from hyena.paths import root, write_atomically
+from hyena.paths import root, write_together
 
 PROFILES = ("smoke", "quick", "long", "paper")  # from seconds to the papers' own scale
 Row = dict[str, float | int | str | None]
@@ -61,13 +61,12 @@ def save(result: Result, to: Path) -> Path:
     attached = {f"{result.experiment}.{name}.csv": _csv(rows) for name, rows in result.tables.items()}
     if result.arrays:
         attached[f"{result.experiment}.npz"] = _npz(result.arrays)
-    for name, content in attached.items():
-        write_atomically(to / name, content)
     scalars = {k: v for k, v in asdict(result).items() if k not in ("tables", "arrays")}
     scalars |= {"metrics": result.metrics, "sd": result.sd}
     scalars["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in attached.items()}
     path = to / f"{result.experiment}.json"
-    write_atomically(path, json.dumps(rounded(scalars), sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(rounded(scalars), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    write_together({to / name: content for name, content in attached.items()} | {path: text})
     return path
 
 
@@ -82,8 +81,9 @@ def load(path: Path) -> Result:
         files = scalars.pop("files")
         content = {name: (path.parent / name).read_bytes() for name in files}
         known = {k: v for k, v in scalars.items() if k not in ("metrics", "sd")}
-        result = Result(**known | {"seeds": tuple(scalars["seeds"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        measured = {m: [math.nan if v is None else v for v in vs] for m, vs in scalars["per_seed"].items()}
+        result = Result(**known | {"seeds": tuple(scalars["seeds"]), "per_seed": measured})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise HyenaError(f"{path} is not a whole result ({error}); delete it and run the experiment again") from error
     for name, digest in files.items():
         if hashlib.sha256(content[name]).hexdigest() != digest:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from hyena.paths import root, write_atomically
 
+Position = tuple[int, int]
+
 
 def paper_code(paper: str) -> str:
     """Everything that `hyena/experiments/<paper>.py` imports inside the package, itself included."""
@@ -52,15 +54,17 @@ def notebook_source(path: Path) -> str:
 
 def bare(code: str) -> str:
     """Code without comments, docstrings and blank lines; the same under every version of Python."""
-    lines = code.splitlines()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            _blank_docstring(node, lines)
+    lines = code.split("\n")
+    cuts, inside = _docstrings(code), set()  # rows that end inside a string: there a blank counts
     for token in tokenize.generate_tokens(io.StringIO(code).readline):
         if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column] if lines[row - 1].strip() else ""
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+            cuts.append((token.start, token.end))
+        elif not any(start <= token.start < end for start, end in cuts):
+            inside |= set(range(token.start[0] - 1, token.end[0] - 1))
+    for (row, column), (last, after) in sorted(cuts, reverse=True):
+        lines[row - 1 : last] = [lines[row - 1][:column] + lines[last - 1][after:], *[""] * (last - row)]
+    kept = (line if i in inside else line.rstrip() for i, line in enumerate(lines) if i in inside or line.strip())
+    return "\n".join(kept)
 
 
 def write(folder: Path) -> None:
@@ -86,12 +90,16 @@ def notebooks() -> list[Path]:
     return sorted((root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
-def _blank_docstring(node: ast.AST, lines: list[str]) -> None:
-    first = node.body[0] if node.body else None
-    if not (isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str)):
-        return
-    for row in range(first.lineno - 1, first.end_lineno):
-        lines[row] = ""
+def _docstrings(code: str) -> list[tuple[Position, Position]]:
+    """Where docstrings begin and end: row from 1, column in characters."""
+    lines, found = code.split("\n"), []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                ends = (first.lineno, first.col_offset), (first.end_lineno, first.end_col_offset)
+                found.append(tuple((r, len(lines[r - 1].encode()[:c].decode())) for r, c in ends))
+    return found
 
 
 def _imports(code: str) -> list[Path]:

@@ -19,9 +19,9 @@ from accelerate.state import AcceleratorState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from hyena.errors import HyenaError
+from hyena.errors import HyenaError, unknown
 from hyena.paths import write_atomically
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class Run:
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise HyenaError(f"seed must be at least 0, got {self.seed}")
         kind = self.device.partition(":")[0]
         if kind not in ("cpu", "cuda"):
             raise HyenaError(f"unknown device {self.device!r}: choose from cpu, cuda")
@@ -81,6 +83,16 @@ class Recipe:
     accumulate: int = 1
     precision: Literal["no", "bf16"] = "no"
     eval_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accumulate", "eval_every"):
+            if getattr(self, name) < 1:
+                raise HyenaError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.lr < math.inf:
+            raise HyenaError(f"lr must be above 0, got {self.lr}")
+        for name, allowed in (("schedule", ("cosine", "linear", "constant")), ("precision", ("no", "bf16"))):
+            if getattr(self, name) not in allowed:
+                raise unknown(name, getattr(self, name), allowed)
 
     def factor(self, step: int) -> float:
         """The learning rate of a step as a fraction of the peak."""
@@ -133,10 +145,11 @@ def train(
         HyenaError: the batch cannot be shared out evenly, or a checkpoint cannot be written.
     """
     accelerator = _accelerator(recipe, run)
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=recipe.betas)
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=recipe.betas, fused=True)
     path = run.checkpoints / f"{name}.safetensors" if run.checkpoints else None
     state = resume(path, model, optimizer, run.fingerprint) if path else State()
     if state.done:
+        model.to(accelerator.device)
         return state.rows
     bare = model
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -147,24 +160,27 @@ def train(
     saved = time.monotonic()
     try:
         with bar:
-            while state.step < recipe.steps and not (state.rows and _stopped(state, stop)):
+            if _row_is_due(state, recipe):  # interrupted while it was being measured
+                _add_row(state, recipe, bare, evaluate)
+            while not _finished(state, recipe, stop):
                 value = _step(accelerator, model, optimizer, batch(state.step), loss, recipe, run, state.step)
                 _record(state, value, recipe, name)
                 bar.update()
-                if state.step % recipe.eval_every == 0 or state.step == recipe.steps:
+                if _row_is_due(state, recipe):
                     _add_row(state, recipe, bare, evaluate)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in state.rows[-1].items() if k not in ("step", "lr")})
                 if path and accelerator.is_main_process and time.monotonic() - saved > run.save_every:
                     checkpoint(path, bare, optimizer, state, run.fingerprint)
                     saved = time.monotonic()
     except KeyboardInterrupt:
-        if path and accelerator.is_main_process:
+        if path and accelerator.is_main_process and not _amid_update(optimizer, state):
             checkpoint(path, bare, optimizer, state, run.fingerprint)
         raise
     state.done = True
     if path and accelerator.is_main_process:
         checkpoint(path, bare, optimizer, state, run.fingerprint)
     accelerator.wait_for_everyone()
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # what is measured from here on is float32
     accelerator.free_memory()
     return state.rows
 
@@ -299,5 +315,15 @@ def _add_row(state: State, recipe: Recipe, model: nn.Module, evaluate) -> None:
     state.losses = []
 
 
-def _stopped(state: State, stop: Callable[[Row], bool]) -> bool:
-    return state.rows[-1]["step"] == state.step and stop(state.rows[-1])
+def _row_is_due(state: State, recipe: Recipe) -> bool:
+    return bool(state.losses) and (state.step % recipe.eval_every == 0 or state.step == recipe.steps)
+
+
+def _finished(state: State, recipe: Recipe, stop: Callable[[Row], bool]) -> bool:
+    measured = bool(state.rows) and state.rows[-1]["step"] == state.step
+    return state.step >= recipe.steps or (measured and stop(state.rows[-1]))
+
+
+def _amid_update(optimizer: torch.optim.Optimizer, state: State) -> bool:
+    """Whether the optimiser has gone, partly or wholly, beyond the step that `state` has counted."""
+    return any(moments["step"] > state.step for moments in optimizer.state.values())

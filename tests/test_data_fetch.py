@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from hyena import paths
-from hyena.data.fetch import Entry, build, entry, fetch, registry
+from hyena.data.fetch import build, fetch
+from hyena.data.registry import Entry, entry, registry
 from hyena.errors import HyenaError
 
 RIGHT = b"the right bytes " * 375

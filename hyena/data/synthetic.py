@@ -69,7 +69,7 @@ def _draw_unique(vocab: list[str], length: int, count: int, rng: np.random.Gener
     found = np.empty((0, 2 * (length // 2) + 3), dtype=np.int64)
     for _ in range(100):
         more = [_recall_sequence(keys, values, ids[COPY], length, rng) for _ in range(count - len(found))]
-        found = np.unique(np.concatenate([found, np.array(more)]), axis=0)
+        found = np.unique(np.vstack([found, *more]), axis=0)
         if len(found) == count:
             rng.shuffle(found)
             return found

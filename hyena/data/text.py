@@ -124,7 +124,7 @@ def _wikitext(path: Path) -> tuple[bytes, bytes, bytes]:
 
 def _from_file(source: str) -> Corpus:
     path = Path(source)
-    if not path.exists():
+    if not path.is_file():
         if path.suffix or "/" in source:
             raise HyenaError(f"no text file {source!r}; give a path, or one of {', '.join(CORPORA)}")
         raise unknown("corpus", source, CORPORA)

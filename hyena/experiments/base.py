@@ -28,6 +28,12 @@ class Experiment:
     """One experiment of one paper: a frozen configuration, whose defaults are the paper's, and `run`."""
 
     paper: ClassVar[str] = ""
+    may_be_zero: ClassVar[tuple[str, ...]] = ()  # the other whole numbers are at least 1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if type(value) is int and value < (0 if name in self.may_be_zero else 1):
+                raise HyenaError(f"{name} must be at least {0 if name in self.may_be_zero else 1}, got {value}")
 
     def run(self, run: Run) -> Result:
         """Measure; the caller adds names, configuration and code to what is returned."""
@@ -47,7 +53,10 @@ class Experiment:
         """
         if profile not in PROFILES:
             raise unknown("profile", profile, PROFILES)
-        stored = yaml.safe_load((root() / "params.yaml").read_text())
+        try:
+            stored = yaml.safe_load((root() / "params.yaml").read_text())
+        except yaml.YAMLError as error:
+            raise HyenaError(f"params.yaml is not valid YAML: {' '.join(str(error).split())}") from error
         overrides = stored.get(cls.paper, {}).get(profile, {}).get(cls.name(), {}) | changes
         defaults = {f.name: f.default for f in fields(cls)}
         for name in overrides:
@@ -182,8 +191,8 @@ def _device_name(device: str) -> str:
 
 def _like(name: str, value: object, default: object) -> object:
     """`value` as the type of `default`, where that loses nothing."""
-    if isinstance(default, tuple) and isinstance(value, list | tuple):
-        return tuple(value)
+    if default and isinstance(default, tuple) and value and isinstance(value, list | tuple):
+        return tuple(_like(name, v, default[0]) for v in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(default):

@@ -33,6 +33,8 @@ OPERATORS = ("hyena", "attention")
 class Comparison(Experiment):
     """Operators in the same language-model shell; the fields that describe shell and operators."""
 
+    may_be_zero: ClassVar[tuple[str, ...]] = ("warmup", "warmup_epochs", "sample_bytes")
+
     operators: tuple[str, ...] = OPERATORS
     d_model: int = 64
     n_layer: int = 2
@@ -47,16 +49,22 @@ class Comparison(Experiment):
     batch_size: int = 32
     accumulate: int = 1
     precision: str = "no"
-    lr: float = 5e-4
+    lr: tuple[float, ...] = (5e-4,)  # one for all operators, or one for each in their order
     weight_decay: float = 0.1
     n_seeds: int = 3
+
+    def rate(self, operator: str) -> float:
+        """The operator's learning rate."""
+        if len(self.lr) not in (1, len(self.operators)):
+            raise HyenaError(f"lr is one rate, or one for each of {', '.join(self.operators)}; got {self.lr}")
+        return self.lr[self.operators.index(operator) if len(self.lr) > 1 else 0]
 
     def model(self, operator: str, vocab_size: int, length: int, seed: int, d_inner: int = 0) -> LanguageModel:
         """The shell with one operator, initialised by `seed`; `d_inner` overrides the field if given."""
         mixers: dict[str, Callable[[], nn.Module]] = {
             "hyena": lambda: HyenaOperator(
                 self.d_model, length, order=self.order, filter_order=self.filter_order, emb_dim=self.emb_dim,
-                w=self.w, lr=self.lr, lr_pos_emb=0.0,
+                w=self.w, lr_pos_emb=0.0,
             ),
             "attention": lambda: CausalAttention(self.d_model, self.num_heads),
         }  # fmt: skip
@@ -127,7 +135,7 @@ class AssociativeRecall(Comparison):
 
         recipe = Recipe(
             steps=self.epochs * per_epoch,
-            lr=self.lr,
+            lr=self.rate(operator),
             warmup=self.warmup_epochs * per_epoch,
             weight_decay=self.weight_decay,
             accumulate=self.accumulate,
@@ -165,8 +173,8 @@ class LanguageModelling(Comparison):
     precision: str = "bf16"
     steps: int = 100_000  # about 100 epochs of bytes
     warmup: int = 1000  # 1%
-    lr: float = 6e-4
-    min_lr: float = 6e-5
+    lr: tuple[float, ...] = (6e-4,)
+    last_lr: float = 0.1  # the last learning rate as a fraction of the peak
     evaluations: int = 50
     valid_windows: int = 512
     test_windows: int = 100_000  # all of it
@@ -204,8 +212,8 @@ class LanguageModelling(Comparison):
     def _train(self, model: LanguageModel, operator: str, corpus: text.Corpus, run: Run) -> list[Row]:
         recipe = Recipe(
             steps=self.steps,
-            lr=self.lr,
-            min_lr=self.min_lr,
+            lr=self.rate(operator),
+            min_lr=self.last_lr * self.rate(operator),
             warmup=self.warmup,
             weight_decay=self.weight_decay,
             accumulate=self.accumulate,
@@ -272,11 +280,16 @@ def _filters(model: LanguageModel) -> list[np.ndarray]:
 
 
 def _pictures(model: LanguageModel, untrained: list[np.ndarray], test: Sequences) -> dict[str, np.ndarray]:
-    """Filters before and after, and |H(u)| of each block for one test sequence (absent beyond 512 tokens)."""
+    """Filters before and after, and the mean |H(u)| of each block (absent beyond 512 tokens).
+
+    The matrices are those of the test sequence whose queried key was last seen longest ago.
+    """
     arrays = {"filters_init": np.stack(untrained), "filters_trained": np.stack(_filters(model))}
     if test.x.shape[1] > 512:
         return arrays
-    tokens = torch.from_numpy(test.x[:1]).to(model.lm_head.weight.device)
+    seen_again = test.x[:, -2::-1] == test.x[:, -1:]  # backwards from the token before the query
+    chosen = int(seen_again.argmax(axis=1).argmax())
+    tokens = torch.from_numpy(test.x[chosen : chosen + 1]).to(model.lm_head.weight.device)
     matrices = []
 
     def look(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
@@ -287,7 +300,7 @@ def _pictures(model: LanguageModel, untrained: list[np.ndarray], test: Sequences
         model(tokens)
     for hook in hooks:
         hook.remove()
-    return arrays | {"matrices": np.stack(matrices), "tokens": test.x[0], "answer": test.y[0, -1:]}
+    return arrays | {"matrices": np.stack(matrices), "tokens": test.x[chosen], "answer": test.y[chosen, -1:]}
 
 
 def _lzma_bits(corpus: text.Corpus) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Literal
 
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hyena.errors import HyenaError
+from hyena.errors import HyenaError, unknown
 from hyena.ops.fftconv import causal_conv
 
 ChannelMap = Literal["interleaved", "blocked"]
@@ -208,6 +209,8 @@ class HyenaOperator(nn.Module):
             raise HyenaError(f"order must be at least 2 (one long convolution between two gates), got {order}")
         if channel_map not in ("interleaved", "blocked"):
             raise HyenaError(f"channel_map is 'interleaved' or 'blocked', got {channel_map!r}")
+        if activation not in ("id", "gelu"):
+            raise HyenaError(f"activation is 'id' or 'gelu', got {activation!r}")
         self.d_model, self.l_max, self.order, self.channel_map = d_model, l_max, order, channel_map
         self.in_proj = nn.Linear(d_model, (order + 1) * d_model)
         self.out_proj = nn.Linear(d_model, d_model)
@@ -297,10 +300,13 @@ def operator_from_official(config: dict[str, object]) -> HyenaOperator:
         HyenaError: an option that the official code gets wrong is set (`REFUSED` says why), or is unknown.
     """
     harmless = {"num_blocks": 1, "num_heads": 1, "inner_factor": 1, "filter_dropout": 0.0}
+    allowed = inspect.signature(HyenaOperator).parameters
     ours: dict[str, object] = {}
     for name, value in config.items():
-        if name not in REFUSED:
+        if name in allowed:
             ours[name] = value
+        elif name not in REFUSED:
+            raise unknown("option", name, allowed)
         elif value and value != harmless.get(name):
             raise HyenaError(f"{name}={value!r} is not supported: {REFUSED[name]}")
     return HyenaOperator(**ours)

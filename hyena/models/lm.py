@@ -146,7 +146,10 @@ class LanguageModel(nn.Module):
         """
         total = prompt.shape[1] + tokens
         if prompt.shape[1] == 0 or total > self.l_max:
-            raise HyenaError(f"a prompt and its continuation take 1 to l_max = {self.l_max} tokens, got {total}")
+            raise HyenaError(
+                f"a prompt is at least 1 token, and with its continuation at most l_max = {self.l_max}: "
+                f"got {prompt.shape[1]} and {tokens} more"
+            )
         if temperature < 0 or (top_k is not None and top_k < 1):
             raise HyenaError(f"temperature is >= 0 and top_k >= 1, got {temperature} and {top_k}")
         was_training = self.training

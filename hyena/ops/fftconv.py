@@ -176,8 +176,9 @@ def _spectrum(k: Tensor, n: int) -> Tensor | None:
     """The whole spectrum of a frozen kernel, remembered for as long as the kernel lives unchanged."""
     if k.is_inference():  # carries no version, so a change could not be noticed
         return None
-    version, size, spectrum = _spectra.get(k, (None, None, None))
-    if (version, size) != (k._version, n):
+    now = (n, k._version, k.dtype, k.data_ptr())  # `module.double()` changes the last two, not the version
+    known, spectrum, _ = _spectra.get(k, (None, None, None))
+    if known != now:
         spectrum = torch.fft.rfft(k, n)
-        _spectra[k] = (k._version, n, spectrum)
+        _spectra[k] = (now, spectrum, k.detach())  # the alias keeps its address from being given to other data
     return spectrum
