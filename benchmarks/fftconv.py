@@ -26,6 +26,7 @@ CASES = [  # batch, channels, length
     (1, 8, 1048576),
 ]
 MODES = ("forward", "forward+backward", "frozen kernel")
+ROUNDS = 9
 
 
 def textbook(u: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
@@ -71,11 +72,12 @@ def measure(batch: int, channels: int, length: int, device: str) -> dict[str, fl
 
 
 def ratio(run) -> float:
-    """Median time with the textbook form over that with ours, interleaved so that drift cancels."""
-    times = {textbook: [], causal_conv: []}
-    for _ in range(3):
-        for conv, found in times.items():
+    """Median over rounds of the textbook form's time by ours; both are timed in every round, so drift cancels."""
+    ratios = []
+    for _ in range(ROUNDS):
+        times = []
+        for conv in (textbook, causal_conv):
             timer = Timer("run(conv)", globals={"run": run, "conv": conv}, num_threads=torch.get_num_threads())
-            found += timer.blocked_autorange(min_run_time=0.4).times
-    middle = {conv: sorted(found)[len(found) // 2] for conv, found in times.items()}
-    return middle[textbook] / middle[causal_conv]
+            times.append(timer.blocked_autorange(min_run_time=0.1).median)
+        ratios.append(times[0] / times[1])
+    return sorted(ratios)[ROUNDS // 2]

@@ -85,8 +85,9 @@ def load(path: Path | None = None) -> list[Claim]:
         if row.get("op", ">=") not in OPS or row.get("profile", "quick") not in PROFILES:
             raise HyenaError(f"claim {name}: op is one of {', '.join(OPS)} and profile one of {', '.join(PROFILES)}")
         try:
-            found.append(Claim(**row))
-        except TypeError as error:
+            numbers = {k: float(row[k]) for k in ("value", "direction") if k in row}  # TOML tells 1 from 1.0
+            found.append(Claim(**row | numbers))
+        except (TypeError, ValueError) as error:
             raise HyenaError(f"claim {name}: {error}") from error
     return found
 

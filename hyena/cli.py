@@ -29,8 +29,7 @@ from hyena.paths import root
 def main(words: list[str] | None = None) -> int:
     """Run a command; returns 0 if all went well, 1 for a failure or a difference, 2 for a mistake in the words."""
     logging.basicConfig(format="hyena: %(message)s", level=logging.WARNING)
-    parser = _parser()
-    given = parser.parse_args(words)
+    given = parser().parse_args(words)
     try:
         return given.run(given) or 0
     except HyenaError as error:
@@ -59,9 +58,10 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_args(words, namespace)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="hyena", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = _Parser(prog="hyena", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], int | None], about: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=about, description=about)
@@ -101,8 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("bench", _bench, "speeds as ratios against named baselines")
     sub.add_argument("name", nargs="?")
     sub.add_argument("--device", default="cpu")
-    parser.commands = tuple(commands.choices)
-    return parser
+    top.commands = tuple(commands.choices)
+    return top
 
 
 def _known_paper(paper: str | None) -> list[str]:

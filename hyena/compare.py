@@ -99,13 +99,16 @@ def _differences(path: str, is_committed: bool, revision: str) -> list[Differenc
 
 def _parsed(text: str, where: str) -> dict:
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
         raise HyenaError(f"{where} is not a whole result ({error}); run the experiment again") from error
 
 
 def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=root(), capture_output=True, text=True)
+    try:
+        done = subprocess.run(["git", *words], cwd=root(), capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise HyenaError("git is not installed, and the committed results are read from it") from error
     if done.returncode:
         raise HyenaError(f"git {words[0]} failed: {done.stderr.strip().splitlines()[-1]}")
     return done.stdout

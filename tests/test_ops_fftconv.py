@@ -260,3 +260,9 @@ def test_bad_input_is_refused_with_what_was_given(unchecked, conv, u, k, error, 
 def test_a_wrong_number_of_two_sided_taps_is_refused_with_both_numbers() -> None:
     with pytest.raises(ValueError, match="15 taps for length 8, got 8"):
         two_sided_conv(torch.ones(3, 8), torch.ones(3, 8))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8), (2, 0, 8), (2, 3, 0)])
+def test_an_empty_input_is_refused(unchecked, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="nothing to convolve"):
+        causal_conv(torch.zeros(*shape), torch.zeros(shape[1], 4))

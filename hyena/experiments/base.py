@@ -10,10 +10,11 @@ import re
 import shutil
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 import yaml
+from accelerate import PartialState
 from filelock import FileLock, Timeout
 
 from hyena import results, source
@@ -45,7 +46,7 @@ class Experiment:
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     @classmethod
-    def configured(cls, profile: str, **changes: object) -> Self:
+    def configured(cls, profile: str, **changes: object) -> Experiment:
         """The configuration of a profile: defaults, overridden by params.yaml, overridden by `changes`.
 
         Raises:
@@ -127,8 +128,10 @@ class Experiment:
             fingerprint=hashlib.sha256(f"{code} {_canonical(self)} {seed} {device}".encode()).hexdigest(),
         )
         with _only_one(root() / "build" / "locks" / f"{self.paper}.{profile}.{self.name()}.lock"):
-            if force and is_main_process():
-                shutil.rmtree(run.checkpoints, ignore_errors=True)
+            if force:
+                if is_main_process():
+                    shutil.rmtree(run.checkpoints, ignore_errors=True)
+                PartialState(cpu=device == "cpu").wait_for_everyone()  # nobody resumes what is being deleted
             measured = self.run(run)
             full = replace(
                 measured,

@@ -154,10 +154,12 @@ class LanguageModel(nn.Module):
             raise HyenaError(f"temperature is >= 0 and top_k >= 1, got {temperature} and {top_k}")
         was_training = self.training
         self.eval()
-        for _ in range(tokens):
-            logits = self(prompt)[:, -1, : self.vocab_size]
-            prompt = torch.cat([prompt, _sample(logits, temperature, top_k, generator)], dim=1)
-        self.train(was_training)
+        try:
+            for _ in range(tokens):
+                logits = self(prompt)[:, -1, : self.vocab_size]
+                prompt = torch.cat([prompt, _sample(logits, temperature, top_k, generator)], dim=1)
+        finally:
+            self.train(was_training)
         return prompt
 
 

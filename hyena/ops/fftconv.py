@@ -18,6 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 # holds enough transforms to feed every thread, however long they are (`hyena bench fftconv`).
 BLOCK_BYTES = 2**22
 MIN_TRANSFORMS = 8
+KERNEL_DTYPES = (torch.float32, torch.float64)  # never half: its transforms lose the small taps
 
 _spectra: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
@@ -41,7 +42,7 @@ def causal_conv(
 
     Raises:
         TypeError: a dtype that is not real floating point, half-precision `k`, or `u` wider than `k`.
-        ValueError: channels or devices differ.
+        ValueError: channels or devices differ, or a tensor is empty.
     """
     _check(u, k)
     length = u.shape[-1]
@@ -98,15 +99,16 @@ def fft_size(least: int) -> int:
 
 
 def _check(u: Tensor, k: Tensor) -> None:
-    if u.dim() < 2 or k.dim() != 2 or u.shape[-2] != k.shape[0]:
-        raise ValueError(
-            f"u is (..., channels, length) and k (channels, taps): got {tuple(u.shape)} and {tuple(k.shape)}"
-        )
+    shape, taps = u.shape, k.shape
+    if len(shape) < 2 or len(taps) != 2 or shape[-2] != taps[0]:
+        raise ValueError(f"u is (..., channels, length) and k (channels, taps): got {tuple(shape)} and {tuple(taps)}")
+    if 0 in shape or 0 in taps:
+        raise ValueError(f"nothing to convolve: u has shape {tuple(shape)} and k {tuple(taps)}")
     if u.device != k.device:
         raise ValueError(f"u is on {u.device} but k is on {k.device}; move one of them")
-    if k.dtype not in (torch.float32, torch.float64) or not u.is_floating_point():
+    if k.dtype not in KERNEL_DTYPES or not u.is_floating_point():
         raise TypeError(f"k must be float32 or float64 and u floating point: got k {k.dtype} and u {u.dtype}")
-    if torch.finfo(u.dtype).bits > torch.finfo(k.dtype).bits:
+    if u.dtype is not k.dtype and u.dtype is torch.float64:
         raise TypeError(f"u is {u.dtype} but k is {k.dtype}; convert one of them")
 
 
@@ -115,28 +117,36 @@ def _add_at(k: Tensor, index: int, value: Tensor) -> Tensor:
 
 
 def _conv(u: Tensor, k: Tensor, offset: int) -> Tensor:
-    flat = u.reshape(-1, *u.shape[-2:]).to(k.dtype)  # (B, D, L)
-    return _Conv.apply(flat, k, offset).reshape(u.shape).to(u.dtype)
+    if u.dim() != 3 or u.dtype is not k.dtype:  # by way of (batch, channels, length) in the kernel's precision
+        return _conv(u.reshape(-1, *u.shape[-2:]).to(k.dtype), k, offset).reshape(u.shape).to(u.dtype)
+    differentiable = torch.is_grad_enabled() and (u.requires_grad or k.requires_grad)
+    return _Conv.apply(u, k, offset) if differentiable else _convolve(u, k, offset)
+
+
+def _convolve(u: Tensor, k: Tensor, offset: int) -> Tensor:
+    """(k * u)[t + offset] for 0 <= t < L, a block of channels at a time."""
+    length, n = u.shape[-1], _size(u, k, offset)
+    spectrum = None if k.requires_grad else _spectrum(k, n)
+    blocks = _blocks(u, n)
+    if len(blocks) == 1:  # needs no second copy
+        kf = torch.fft.rfft(k, n) if spectrum is None else spectrum
+        return torch.fft.irfft(torch.fft.rfft(u, n).mul_(kf), n)[..., offset : offset + length]
+    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    for c in blocks:
+        kf = torch.fft.rfft(k[c], n) if spectrum is None else spectrum[c]
+        full = torch.fft.irfft(torch.fft.rfft(u[:, c], n).mul_(kf), n)
+        y[:, c] = full[..., offset : offset + length]
+    return y
 
 
 class _Conv(torch.autograd.Function):
-    """y[t] = (k * u)[t + offset] for 0 <= t < L, a block of channels at a time."""
+    """`_convolve` with a backward pass that recomputes the spectra from `u` and `k`."""
 
     @staticmethod
     def forward(ctx, u: Tensor, k: Tensor, offset: int) -> Tensor:
         ctx.save_for_backward(u, k)
         ctx.offset = offset
-        length, n = u.shape[-1], _size(u, k, offset)
-        spectrum = None if k.requires_grad else _spectrum(k, n)
-        blocks = _blocks(u, n)
-        y = torch.empty_like(u, memory_format=torch.contiguous_format) if len(blocks) > 1 else None
-        for c in blocks:
-            kf = torch.fft.rfft(k[c], n) if spectrum is None else spectrum[c]
-            part = torch.fft.irfft(torch.fft.rfft(u[:, c], n).mul_(kf), n)[..., offset : offset + length]
-            if y is None:
-                return part  # a single block needs no second copy
-            y[:, c] = part
-        return y
+        return _convolve(u, k, offset)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -159,9 +169,8 @@ class _Conv(torch.autograd.Function):
 
 
 def _size(u: Tensor, k: Tensor, offset: int) -> int:
-    # Wrapped outputs land below `offset`, where nothing is read; the last output read is offset + L - 1.
-    length, taps = u.shape[-1], k.shape[-1]
-    return fft_size(max(length + taps - 1 - offset, length + offset, 2))
+    # Outputs beyond the size wrap around to places below `offset`, where nothing is read.
+    return fft_size(max(u.shape[-1] + k.shape[-1] - 1 - offset, 2))
 
 
 def _blocks(u: Tensor, n: int) -> list[slice]:
