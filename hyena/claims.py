@@ -139,8 +139,10 @@ def gallery() -> str:
 
 
 def _cells(claim: Claim) -> list[str]:
-    quick = claim.value_at("quick")
-    larger = next(((p, v) for p in ("paper", "long") if (v := claim.value_at(p))), None)
+    only_paper = claim.profile == "paper"  # of such a claim a smaller run says nothing
+    quick = None if only_paper else claim.value_at("quick")
+    larger = ("paper",) if only_paper else ("paper", "long")
+    larger = next(((p, v) for p in larger if (v := claim.value_at(p))), None)
     rule = f"{claim.op} {claim.value:g}{claim.unit}" if claim.metric else ""
     return [
         claim.id,

@@ -153,7 +153,7 @@ class LanguageModelling(Comparison):
     """Tables 4.3 and 4.4: Hyena against attention on held-out text, at equal parameters and equal tokens.
 
     Bits per byte, lower is better. The paper counts perplexity over GPT-2 tokens; bytes need no tokenizer and
-    compare with any other model. The attention twin's MLP is widened until both have the same number of
+    compare with any other model. The width of the attention twin's MLP gives both the same number of
     parameters. The quick profile takes about two minutes on 2 cores.
     """
 

@@ -78,8 +78,8 @@ class HyenaFilter(nn.Module):
 
     $$h_t = \mathrm{Window}(t) \cdot (\mathrm{FFN} \circ \mathrm{PositionalEncoding})(t)$$
 
-    The number of parameters does not depend on the length. A shorter input sees the first taps of the same
-    filter; nothing is rescaled.
+    With fixed positional features the number of parameters does not depend on the length. A shorter input sees the
+    first taps of the same filter; nothing is rescaled.
 
     Arguments:
         channels: number of filters, `d_model * (order - 1)` inside an operator.
