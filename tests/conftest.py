@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,14 @@ def reference():
         return tensors, config
 
     return load
+
+
+@pytest.fixture
+def unchecked():
+    """Without the shape checks of the test run, as users call it: bad input reaches our own errors."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

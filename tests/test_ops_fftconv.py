@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,14 +19,6 @@ BATCHES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 CHANNELS = st.integers(1, 5)
 LENGTHS = st.one_of(st.sampled_from([1, 2, 3, 7, 31, 32, 33, 61]), st.integers(1, 50))
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-@pytest.fixture
-def unchecked():
-    """Without the shape checks of the test run, as users call it: bad input reaches our own errors."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture
