@@ -10,6 +10,8 @@ NAME =
 # Set per command, not for make as a whole: $(PYTHON) must stay the system's.
 VENV = PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
 HYENA = $(VENV) hyena
+# Figures of a notebook are part of what is compared, whatever backend the environment asks for.
+INLINE = module://matplotlib_inline.backend_inline
 
 .PHONY: help reproduce test lab figures long bench html clean preflight paper-given
 .DEFAULT_GOAL := help
@@ -34,7 +36,7 @@ test: .venv/.ready ## lint, test and re-execute the notebooks; HYENA_REQUIRE_DAT
 	$(VENV) ruff format --check .
 	$(VENV) pytest
 	if ls notebooks/*.ipynb >/dev/null 2>&1; then \
-	  HYENA_NO_TRAIN=1 $(VENV) pytest -o addopts= -q --nbval --nbval-current-env notebooks; fi
+	  MPLBACKEND=$(INLINE) HYENA_NO_TRAIN=1 $(VENV) pytest -o addopts= -q --nbval --nbval-current-env notebooks; fi
 
 lab: .venv/.ready ## open the notebooks in JupyterLab
 	$(VENV) jupyterlab notebooks

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hyena import source
+from hyena import results, source
 from hyena.errors import HyenaError, unknown
 from hyena.paths import root, write_atomically
+from hyena.results import PROFILES
 
 TIMEOUT = 1800  # seconds that one cell may take
+INLINE = "module://matplotlib_inline.backend_inline"  # figures in the cells, whatever the environment asks for
 
 
 def of_paper(paper: str) -> Path:
@@ -52,7 +54,7 @@ def execute(paper: str, profile: str, to: Path | None = None) -> Path:
             HYENA_PROFILE=profile, HYENA_FIGURES=str(drawn), HYENA_NOTEBOOK=path.name, HYENA_PROGRESS="0"
         ):
             book = _papermill(path, Path(scratch))
-        book["metadata"]["hyena"] = {"profile": profile} | made_from(path)
+        book["metadata"]["hyena"] = {"profile": profile} | made_from(path, profile)
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace_folder(drawn, figures)
         write_atomically(target, _text(book))
@@ -88,10 +90,11 @@ def strip(book: dict) -> dict:
     return {**book, "cells": cells, "metadata": _lasting(book["metadata"])}
 
 
-def made_from(path: Path) -> dict[str, object]:
-    """Hashes of a notebook's sources and of all results of its paper."""
+def made_from(path: Path, profile: str) -> dict[str, object]:
+    """Hashes of a notebook's sources and of its paper's results at a profile and at larger ones."""
     paper = path.stem.partition("_")[2]
-    read = sorted((root() / "results" / paper).glob("*/*.json"))
+    drawn = PROFILES[PROFILES.index(profile) :]
+    read = [p for name in drawn for p in sorted(results.folder(paper, name).glob("*.json"))]
     hashes = {str(p.relative_to(root())): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in read}
     return {"source": source.digest(source.notebook_source(path)), "results": hashes}
 
@@ -101,7 +104,7 @@ def stale(path: Path) -> list[str]:
     recorded = json.loads(path.read_text())["metadata"].get("hyena")
     if not recorded:
         return ["it has not been executed by `hyena notebook`"]
-    now = made_from(path)
+    now = made_from(path, recorded["profile"])
     changed = [] if recorded["source"] == now["source"] else ["its text or the code it imports"]
     return changed + sorted({k for k, _ in recorded["results"].items() ^ now["results"].items()})
 
@@ -113,15 +116,10 @@ def _papermill(path: Path, scratch: Path) -> dict:
 
     bare, done = scratch / path.name, scratch / "executed.ipynb"
     bare.write_text(_text(strip(json.loads(path.read_text()))))
+    options = {"kernel_name": "python3", "cwd": str(root()), "progress_bar": False, "execution_timeout": TIMEOUT}
     try:
-        papermill.execute_notebook(
-            str(bare),
-            str(done),
-            kernel_name="python3",
-            cwd=str(root()),
-            progress_bar=False,
-            execution_timeout=TIMEOUT,
-        )
+        with _environment(MPLBACKEND=INLINE):
+            papermill.execute_notebook(str(bare), str(done), **options)
     except PapermillExecutionError as error:
         raise HyenaError(
             f"{path.name}, cell [{error.exec_count}]: {error.ename}: {error.evalue}; the notebook on disk is unchanged"

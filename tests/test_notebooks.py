@@ -58,6 +58,8 @@ def test_every_figure_has_a_file_a_caption_and_a_place_in_the_paper(path):
     drawn = re.findall(r'plot\.show\(\s*fig,\s*"(\w+)"', "".join("".join(c["source"]) for c in cells(path, "code")))
     assert sorted(drawn) == sorted(captions) == sorted(p.stem for p in folder.glob("*.png"))
     assert all(about["caption"] and about["beside"] and about["notebook"] == path.name for about in captions.values())
+    shown = [o for c in cells(path, "code") for o in c["outputs"] if "image/png" in o.get("data", {})]
+    assert len(shown) == len(drawn)
 
 
 def test_every_paper_has_a_notebook():
@@ -74,6 +76,18 @@ def test_a_failing_cell_is_named_and_leaves_the_notebook_as_it_was(checkout):
     with pytest.raises(HyenaError, match=r"01_hyena.ipynb, cell \[1\]: RuntimeError: the disk is on fire"):
         notebook.execute("hyena", "smoke")
     assert path.read_bytes() == before
+
+
+def test_a_new_result_makes_a_notebook_stale_unless_it_is_of_a_smaller_profile(checkout):
+    path = checkout / "notebooks" / "01_hyena.ipynb"
+    book = json.loads(path.read_text())
+    book["metadata"]["hyena"] = {"profile": "quick"} | notebook.made_from(path, "quick")
+    path.write_text(json.dumps(book))
+    for profile, expected in [("smoke", []), ("long", ["results/hyena/long/new.json"])]:
+        new = checkout / "results" / "hyena" / profile / "new.json"
+        new.parent.mkdir(parents=True)
+        new.write_text("{}")
+        assert notebook.stale(path) == expected
 
 
 def test_stripping_keeps_the_text_and_drops_what_running_adds():
