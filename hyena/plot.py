@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,12 +18,9 @@ _PALETTE = sns.color_palette("colorblind").as_hex()
 COLOUR = {  # one colour per operator in every notebook
     "hyena": _PALETTE[0],
     "attention": "#6e6e6e",
-    "paper": "#000000",
     "first": _PALETTE[1],
-    "second": _PALETTE[2],
-    "third": _PALETTE[4],
 }
-SEQUENTIAL, DIVERGING = "mako_r", "vlag"
+SEQUENTIAL = "mako_r"
 
 
 def use_style() -> None:
@@ -58,11 +53,6 @@ def show(fig: Figure, name: str, caption: str, beside: str) -> None:
     display(Markdown(f"*{caption}* Beside: {beside}."))
 
 
-def paper_points(ax: Axes, x: object, y: object, label: str = "paper") -> None:
-    """Values of the paper: hollow markers."""
-    ax.plot(x, y, "o", mfc="white", mec=COLOUR["paper"], ms=7, label=label, zorder=3)
-
-
 def label_end(ax: Axes, x: np.ndarray, y: np.ndarray, text: str, colour: str) -> None:
     """A direct label at the right end of a line."""
     ax.annotate(text, (x[-1], y[-1]), xytext=(5, 0), textcoords="offset points", color=colour, va="center")
@@ -77,21 +67,18 @@ def band(ax: Axes, x: np.ndarray, runs: np.ndarray, text: str, colour: str) -> N
     label_end(ax, x, mean, text, colour)
 
 
-def matrix(ax: Axes, values: np.ndarray, title: str, cmap: str = SEQUENTIAL) -> None:
-    """A matrix as an image, row 0 on top; symmetric limits for a diverging colour map."""
-    limit = np.abs(values).max()
-    limits = {"vmin": -limit, "vmax": limit} if cmap == DIVERGING else {"vmin": 0, "vmax": limit}
-    image = ax.imshow(values, cmap=cmap, aspect="auto", interpolation="nearest", **limits)
+def matrix(ax: Axes, values: np.ndarray, title: str) -> None:
+    """A non-negative matrix as an image, row 0 on top."""
+    image = ax.imshow(values, cmap=SEQUENTIAL, aspect="auto", interpolation="nearest", vmin=0, vmax=values.max())
     ax.grid(False)
     ax.set_title(title)
     ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.02)
 
 
-@contextmanager
-def axes(columns: int, height: float = 2.9, rows: int = 1) -> Iterator[tuple[Figure, np.ndarray]]:
-    """A figure of the house width, and its axes as a flat array."""
-    fig, grid = plt.subplots(rows, columns, figsize=(8.4, height), squeeze=False)
-    yield fig, grid.ravel()
+def axes(columns: int, height: float = 2.9) -> tuple[Figure, np.ndarray]:
+    """A figure of the house width with one row of axes."""
+    fig, grid = plt.subplots(1, columns, figsize=(8.4, height), squeeze=False)
+    return fig, grid[0]
 
 
 def _keep(fig: Figure, folder: Path, name: str, caption: str, beside: str) -> None:

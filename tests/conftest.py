@@ -9,6 +9,9 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from registries import toml
+
+from hyena.data.registry import Entry, registry
 
 REFERENCE = Path(__file__).parent / "reference"
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -48,6 +51,18 @@ def checkout(tmp_path, monkeypatch):
     for module in ("results", "source", "experiments.base", "claims", "compare", "notebook", "cli"):
         monkeypatch.setattr(f"hyena.{module}.root", lambda: folder)
     return folder
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    """Write a registry of the given tables and read it as the package reads its own."""
+
+    def written(**tables: dict) -> dict[str, Entry]:
+        path = tmp_path / "registry.toml"
+        path.write_text(toml(tables))
+        return registry(path)
+
+    return written
 
 
 def pytest_report_header() -> str:

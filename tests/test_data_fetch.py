@@ -6,10 +6,8 @@ import base64
 import errno
 import gzip
 import hashlib
-import json
 import logging
 import os
-import re
 import sys
 import threading
 import types
@@ -20,19 +18,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from registries import IN_MIRROR, RIGHT, WRONG, in_wheel, sha256, table
 
 from hyena import paths
 from hyena.data.fetch import build, fetch
-from hyena.data.registry import Entry, entry, registry
+from hyena.data.registry import Entry, entry
 from hyena.errors import HyenaError
 
-RIGHT = b"the right bytes " * 375
-WRONG = b"some other bytes" * 375
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "", "PIP_EXTRA_INDEX_URL": ""}
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.fixture(autouse=True)
@@ -82,48 +75,6 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-def toml(tables: dict[str, dict]) -> str:
-    """TOML of `tables`: JSON's strings, numbers and lists of strings are TOML's; sources become tables."""
-    lines = []
-    for name, table in tables.items():
-        lines += [
-            f"[{name}]",
-            *(f"{key} = {json.dumps(value)}" for key, value in table.items() if key != "sources"),
-        ]
-        for source in table.get("sources", []):
-            lines += [
-                f"[[{name}.sources]]",
-                *(f"{key} = {json.dumps(value)}" for key, value in source.items()),
-            ]
-    return "\n".join(lines)
-
-
-def table(*sources: dict, **changes: object) -> dict:
-    return {
-        "what": "a test",
-        "licence": "none",
-        "citation": "none",
-        "tier": "paper",
-        "group": "text",
-        "file": "file.bin",
-        "sha256": [sha256(RIGHT)],
-        "bytes": len(RIGHT),
-        "sources": list(sources),
-    } | changes
-
-
-@pytest.fixture
-def make(tmp_path: Path):
-    """Write a registry of the given tables and read it as the package reads its own."""
-
-    def written(**tables: dict) -> dict[str, Entry]:
-        path = tmp_path / "registry.toml"
-        path.write_text(toml(tables))
-        return registry(path)
-
-    return written
-
-
 def refused(name: str, entries: dict[str, Entry]) -> str:
     with pytest.raises(HyenaError) as caught:
         fetch(name, entries)
@@ -137,9 +88,6 @@ def leftovers(cached: Path) -> list[str]:
 
 def url(address: str) -> dict:
     return {"kind": "url", "url": address}
-
-
-IN_MIRROR = {"kind": "mirror", "path": "public.bin"}
 
 
 # A good day
@@ -387,10 +335,6 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def in_wheel(hash_of_wheel: str, member: str = "tiny/data.bin") -> dict:
-    return {"kind": "wheel", "requirement": "tiny==1.0", "sha256": hash_of_wheel, "member": member}
-
-
 def test_a_member_of_a_package_archive_is_read_and_the_archive_kept(make, wheel: Path, cached: Path) -> None:
     entries = make(thing=table(in_wheel(sha256(wheel.read_bytes()))))
     assert fetch("thing", entries).source == "wheel tiny==1.0"
@@ -417,63 +361,6 @@ def test_without_an_index_the_error_does_not_blame_the_package(make, wheel: Path
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     message = refused("thing", make(thing=table(in_wheel("0" * 64))))
     assert "no package index reachable (or it does not carry tiny==1.0)" in message
-
-
-# The registry
-
-
-def test_an_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(HyenaError, match="unknown data entry 'enwik': did you mean 'enwiki'"):
-        fetch("enwik")
-
-
-def without(key: str) -> dict:
-    return {name: value for name, value in table(IN_MIRROR).items() if name != key}
-
-
-@pytest.mark.parametrize(
-    ("broken", "said"),
-    [
-        (table(IN_MIRROR, licens="MIT"), "'licens': did you mean 'licence'"),
-        (without("citation"), "'citation' is missing"),
-        (without("sha256"), "'sha256' is missing"),
-        (table(IN_MIRROR, content_sha256=["0" * 64]), "'sha256'"),
-        (table(IN_MIRROR, sha256=["abc"]), "'sha256' is no list of sha256 hashes"),
-        (table(IN_MIRROR, bytes="many"), "'bytes' is missing or no int"),
-        (table(IN_MIRROR, tier="gold"), "'tier' is 'gold'"),
-        (table(IN_MIRROR, tier="default", sha256=["0" * 64, "1" * 64]), "default tier takes one hash"),
-        (table(IN_MIRROR, file="../../escape"), "'file' is '../../escape'"),
-        (table(), "'sources' is"),
-        (table({"kind": "ftp"}), "source kind 'ftp'"),
-        (table({"kind": "url", "path": "x"}), "'path'"),
-        (table(in_wheel("abc")), "'sha256' of a wheel"),
-    ],
-    ids=lambda value: None if isinstance(value, dict) else re.sub(r"\W+", "-", value),
-)
-def test_a_malformed_entry_is_refused_by_name_and_key(make, broken: dict, said: str) -> None:
-    with pytest.raises(HyenaError) as caught:
-        make(thing=broken)
-    assert "'thing'" in str(caught.value) and said in str(caught.value)
-
-
-def test_two_entries_cannot_share_a_file(make) -> None:
-    with pytest.raises(HyenaError, match="another entry has the same"):
-        make(one=table(IN_MIRROR), two=table(IN_MIRROR))
-
-
-@pytest.mark.parametrize("text", ["[thing", "thing = 1"])
-def test_a_file_that_is_no_registry_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "registry.toml").write_text(text)
-    with pytest.raises(HyenaError, match="registry"):
-        registry(tmp_path / "registry.toml")
-
-
-def test_the_default_tier_needs_no_more_than_a_package_index() -> None:
-    tiers = {known.tier for known in registry().values()}
-    assert tiers == {"default", "paper"}
-    for known in registry().values():
-        if known.tier == "default":
-            assert {"wheel", "simulator"} & {source.kind for source in known.sources}, known.name
 
 
 @pytest.mark.data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from closeness import close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -66,11 +67,6 @@ def perturbed(order: int, seed: int = 0, d_model: int = 3, l_max: int = 16, **op
         for parameter in operator.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
     return operator.eval()
-
-
-def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-12) -> None:
-    """Equal up to `tolerance` of the largest entry."""
-    assert_close(actual, expected, rtol=0, atol=tolerance * max(1e-30, expected.abs().max().item()))
 
 
 # The official code

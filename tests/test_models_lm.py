@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from closeness import close
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -44,11 +45,6 @@ def opinionated() -> LanguageModel:
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
     return model.eval()
-
-
-def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-12) -> None:
-    """Equal up to `tolerance` of the largest entry."""
-    assert_close(actual, expected, rtol=0, atol=tolerance * max(1e-30, expected.abs().max().item()))
 
 
 # The official code

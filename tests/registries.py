@@ -1,0 +1,48 @@
+"""Small data registries for tests: the pieces of an entry, and the TOML that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+RIGHT = b"the right bytes " * 375
+WRONG = b"some other bytes" * 375
+IN_MIRROR = {"kind": "mirror", "path": "public.bin"}
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def toml(tables: dict[str, dict]) -> str:
+    """TOML of `tables`: JSON's strings, numbers and lists of strings are TOML's; sources become tables."""
+    lines = []
+    for name, table in tables.items():
+        lines += [
+            f"[{name}]",
+            *(f"{key} = {json.dumps(value)}" for key, value in table.items() if key != "sources"),
+        ]
+        for source in table.get("sources", []):
+            lines += [
+                f"[[{name}.sources]]",
+                *(f"{key} = {json.dumps(value)}" for key, value in source.items()),
+            ]
+    return "\n".join(lines)
+
+
+def table(*sources: dict, **changes: object) -> dict:
+    return {
+        "what": "a test",
+        "licence": "none",
+        "citation": "none",
+        "tier": "paper",
+        "group": "text",
+        "file": "file.bin",
+        "sha256": [sha256(RIGHT)],
+        "bytes": len(RIGHT),
+        "sources": list(sources),
+    } | changes
+
+
+def in_wheel(hash_of_wheel: str, member: str = "tiny/data.bin") -> dict:
+    return {"kind": "wheel", "requirement": "tiny==1.0", "sha256": hash_of_wheel, "member": member}
