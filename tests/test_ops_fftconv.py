@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -26,6 +27,16 @@ def many_blocks(monkeypatch):
     """One channel per block, whatever the size."""
     monkeypatch.setattr(fftconv, "BLOCK_BYTES", 1)
     monkeypatch.setattr(fftconv, "MIN_TRANSFORMS", 1)
+
+
+@pytest.fixture
+def folded(monkeypatch):
+    """Every causal convolution folded, on a grid of four rows."""
+    monkeypatch.setattr(fftconv, "FOLD_LENGTH", 1)
+    monkeypatch.setattr(fftconv, "FOLD_ROWS", 4)
+    fftconv._twiddles.cache_clear()
+    yield
+    fftconv._twiddles.cache_clear()
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -131,11 +142,69 @@ def test_blocks_do_not_change_outputs_or_gradients(conv, taps: int, request) -> 
         return [y.detach(), *torch.autograd.grad((y * y).sum(), inputs), conv(u, k.detach(), skip)]
 
     whole = computed()
-    assert len(fftconv._blocks(u, 66)) == 1
+    assert len(fftconv._blocks(u, fftconv._Plan(66, 0, False))) == 1
     request.getfixturevalue("many_blocks")
-    assert len(fftconv._blocks(u, 66)) == 7
+    assert len(fftconv._blocks(u, fftconv._Plan(66, 0, False))) == 7
     for blocked, unblocked in zip(computed(), whole, strict=True):
         close(blocked, unblocked)
+
+
+@pytest.mark.parametrize("conv, taps", [(causal_conv, 9), (two_sided_conv, 17)])
+def test_kept_spectra_and_recomputed_ones_give_the_same_gradients(conv, taps: int, monkeypatch, many_blocks) -> None:
+    inputs = [x.requires_grad_() for x in (normal(2, 3, 9), normal(3, taps, seed=1), normal(3, seed=2))]
+    y = conv(*inputs)
+    kept = torch.autograd.grad((y * y).sum(), inputs, retain_graph=True)
+    again = torch.autograd.grad((y * y).sum(), inputs)  # the first pass left the kept spectra as they were
+    monkeypatch.setattr(fftconv, "KEEP_BYTES", 0)
+    assert torch.autograd.gradcheck(conv, inputs)
+    y = conv(*inputs)
+    recomputed = torch.autograd.grad((y * y).sum(), inputs)
+    for a, b, c in zip(kept, again, recomputed, strict=True):
+        assert torch.equal(a, b)
+        close(a, c)
+
+
+@pytest.mark.parametrize("trained", [(0,), (1,), (2,), (0, 2), (1, 2)], ids=["u", "k", "skip", "u-skip", "k-skip"])
+def test_gradients_of_any_of_input_kernel_and_skip(trained: tuple[int, ...]) -> None:
+    inputs = [normal(2, 3, 9), normal(3, 9, seed=1), normal(3, seed=2)]
+    for i in trained:
+        inputs[i].requires_grad_()
+    assert torch.autograd.gradcheck(causal_conv, inputs)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    u, k = normal(2, 3, 9).requires_grad_(), normal(3, 9).requires_grad_()
+    (du,) = torch.autograd.grad(causal_conv(u, k).square().sum(), u, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        du.sum().backward()
+
+
+# Folded transforms
+
+
+@pytest.mark.parametrize("length, taps", [(1, 1), (16, 16), (16, 9), (33, 33), (37, 50)])
+@pytest.mark.parametrize("keep", [0, 2**24], ids=["recomputed", "kept"])
+def test_a_folded_convolution_is_its_sum_and_so_are_its_gradients(folded, monkeypatch, length, taps, keep) -> None:
+    monkeypatch.setattr(fftconv, "KEEP_BYTES", keep)
+    u, k, skip = normal(2, 3, length), normal(3, taps, seed=1), normal(3, seed=2)
+    assert fftconv._plan(u, k, 0).folded
+    close(causal_conv(u, k, skip), direct(u, dict(enumerate(k.T)), skip))
+    assert torch.autograd.gradcheck(causal_conv, [x.requires_grad_() for x in (u, k, skip)], fast_mode=True)
+
+
+def test_few_taps_and_two_sided_kernels_are_not_folded(folded) -> None:
+    u = normal(2, 3, 16)
+    assert not fftconv._plan(u, normal(3, 8), 0).folded
+    assert not fftconv._plan(u, normal(3, 31), 15).folded
+
+
+def test_a_long_float32_input_is_folded_and_as_accurate_as_the_padded_transform(monkeypatch) -> None:
+    u, k = normal(1, 1, fftconv.FOLD_LENGTH).float(), normal(1, fftconv.FOLD_LENGTH, seed=1).float()
+    assert fftconv._plan(u, k, 0).folded
+    y = causal_conv(u, k)
+    monkeypatch.setattr(fftconv, "FOLD_LENGTH", 2**62)
+    exact, padded = causal_conv(u.double(), k.double()), causal_conv(u, k.clone())
+    assert (y - exact).norm() < 2 * (padded - exact).norm()
 
 
 # The official code
@@ -196,6 +265,33 @@ def test_the_spectrum_of_a_frozen_kernel_is_computed_once_and_again_after_a_chan
     close(causal_conv(u, k), causal_conv(u, k.clone()))
     assert fftconv._spectra[k][1] is not spectrum
     close(causal_conv(u[..., :9], k[:, :4]), causal_conv(u[..., :9], k[:, :4].clone()))
+
+
+def test_a_frozen_kernels_spectrum_is_reached_with_a_skip_too_and_left_without_it() -> None:
+    u, k, skip = normal(2, 3, 16), normal(3, 16), normal(3, seed=1).requires_grad_()
+    plain = causal_conv(u, k)
+    spectrum = fftconv._spectra[k][1]
+    close(causal_conv(u, k, skip).detach(), plain + skip.detach()[:, None] * u)
+    close(causal_conv(u, k), plain)
+    assert fftconv._spectra[k][1] is spectrum
+
+
+def test_what_inference_remembered_serves_training(folded) -> None:
+    u, k = normal(2, 3, 16), normal(3, 16)
+    with torch.inference_mode():
+        inferred = causal_conv(u, k)
+    trained = causal_conv(u.requires_grad_(), k)
+    trained.sum().backward()
+    close(trained.detach(), inferred.clone())
+
+
+@pytest.mark.parametrize("length", [16, 4096])
+def test_threads_at_once_and_repeated_runs_give_the_same_bytes(length: int) -> None:
+    u, k = normal(4, 8, length), normal(8, length, seed=1)
+    expected = causal_conv(u, k.clone())
+    with ThreadPoolExecutor(4) as pool:
+        for y in pool.map(lambda _: causal_conv(u, k), range(16)):
+            assert torch.equal(y, expected)
 
 
 def test_a_frozen_kernel_given_new_data_or_precision_is_noticed() -> None:
