@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyena.errors import HyenaError, unknown
+from hyena.models.convolution import ConvolutionMixer, Convolve, Kernel, check_length
 from hyena.ops.fftconv import causal_conv
 
 ChannelMap = Literal["interleaved", "blocked"]
@@ -144,24 +147,20 @@ class HyenaFilter(nn.Module):
         Raises:
             ValueError: `length` exceeds `l_max`.
         """
-        if length > self.l_max:
-            raise HyenaError(
-                f"length {length} exceeds l_max {self.l_max}: the filter has no further taps; "
-                f"build the model with l_max={length} or shorten the input"
-            )
+        check_length(length, self.l_max)
         h = self.implicit_filter(self.pos_emb.z[:, :length])  # (1, length, channels)
         if self.modulate:
             h = h * self.modulation(self.pos_emb.t[:, :length])
         if self.normalized:
             h = h / h.norm(p=1, dim=-1, keepdim=True)
-        return h[0].T
+        return h[0].T.to(self.pos_emb.t.dtype)  # taps are never half precision
 
     def skip(self) -> Float[Tensor, " channels"]:
         """Weight of the input in the output of each convolution."""
         return self.bias if self.use_bias else torch.zeros_like(self.bias)
 
 
-class HyenaOperator(nn.Module):
+class HyenaOperator(ConvolutionMixer):
     r"""Gated long convolutions: the drop-in replacement of attention (Definition 3.1, as released).
 
     With projections $x_0, \dots, x_{N-1}, v$ of the input, each through a short causal convolution,
@@ -181,6 +180,8 @@ class HyenaOperator(nn.Module):
         activation: applied to the gated output, before the last projection.
         channel_map: how the filter's channels are laid out as (order, width): "interleaved" as in the official
             training code, "blocked" as in the standalone HyenaDNA file. The same for order 2.
+        long_filter: makes another parametrisation of the filters from (channels, l_max), such as those of
+            `hyena.models.filters`; the filter options then have no effect.
     """
 
     def __init__(
@@ -203,6 +204,7 @@ class HyenaOperator(nn.Module):
         bias: bool = True,
         lr: float | None = None,
         lr_pos_emb: float = 1e-5,
+        long_filter: Callable[[int, int], nn.Module] | None = None,
     ):
         super().__init__()
         if order < 2:
@@ -218,9 +220,8 @@ class HyenaOperator(nn.Module):
         self.short_filter = nn.Conv1d(
             channels, channels, short_filter_order, groups=channels, padding=short_filter_order - 1
         )
-        self.filter_fn = HyenaFilter(
-            d_model * (order - 1),
-            l_max,
+        long_filter = long_filter or partial(
+            HyenaFilter,
             emb_dim=emb_dim,
             filter_order=filter_order,
             num_inner_mlps=num_inner_mlps,
@@ -232,6 +233,7 @@ class HyenaOperator(nn.Module):
             lr=lr,
             lr_pos_emb=lr_pos_emb,
         )
+        self.filter_fn = long_filter(d_model * (order - 1), l_max)
         self.dropout = nn.Dropout(dropout)
         self.activation = nn.GELU() if activation == "gelu" else nn.Identity()
 
@@ -241,17 +243,31 @@ class HyenaOperator(nn.Module):
         Raises:
             ValueError: the input is longer than `l_max`.
         """
-        *gates, v = self.projections(u)
-        first, rest = gates[0], reversed(gates[1:])
-        for x, h, d in zip(rest, *self.filters(u.shape[1]), strict=True):
-            v = causal_conv(self.dropout(v * x), h, d)
-        return self.out_proj(self.activation((v * first).transpose(1, 2)))
+        length = u.shape[1]
+        h, d = self.filters(length)
+
+        def convolve(i: int, x: Tensor) -> Tensor:
+            return self.short_filter(x)[..., :length] if i == 0 else causal_conv(x, h[i - 1], d[i - 1])
+
+        return self.mix(u, convolve)
+
+    def mix(self, u: Tensor, convolve: Convolve) -> Tensor:
+        *gates, v = self.project(u, convolve)
+        for i, x in enumerate(reversed(gates[1:]), start=1):
+            v = convolve(i, self.dropout(v * x))
+        return self.out_proj(self.activation((v * gates[0]).transpose(1, 2)))
+
+    def kernels(self, length: int) -> list[Kernel]:
+        short = Kernel(self.short_filter.weight[:, 0].flip(-1), bias=self.short_filter.bias)
+        return [short, *(Kernel(h, d) for h, d in zip(*self.filters(length), strict=True))]
+
+    def project(self, u: Tensor, convolve: Convolve) -> tuple[Tensor, ...]:
+        """The gates x_0 … x_{N-1} and the value v, each (batch, d_model, length)."""
+        return convolve(0, self.in_proj(u).transpose(1, 2)).split(self.d_model, dim=1)
 
     def projections(self, u: Float[Tensor, "batch length d_model"]) -> tuple[Tensor, ...]:
-        """The gates x_0 … x_{N-1} and the value v, each (batch, d_model, length)."""
-        length = u.shape[1]
-        p = self.in_proj(u).transpose(1, 2)  # (B, (N+1) D, L)
-        return self.short_filter(p)[..., :length].split(self.d_model, dim=1)
+        """The gates x_0 … x_{N-1} and the value v of a whole sequence, each (batch, d_model, length)."""
+        return self.project(u, lambda _, p: self.short_filter(p)[..., : u.shape[1]])
 
     def filters(
         self, length: int

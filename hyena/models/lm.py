@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyena.errors import HyenaError
+from hyena.models.convolution import Stream
 
 Init = Literal["lm", "bare"]
 
@@ -37,8 +38,11 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
-        x = x + self.dropout(self.mixer(self.norm1(x)))
+    def forward(
+        self, x: Float[Tensor, "batch length d_model"], mix: Stream | None = None
+    ) -> Float[Tensor, "batch length d_model"]:
+        """`mix`, if given, stands in for the mixer: the same map one position at a time."""
+        x = x + self.dropout((mix or self.mixer)(self.norm1(x)))
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
@@ -50,26 +54,51 @@ class Embeddings(nn.Module):
         self.word_embeddings = nn.Embedding(vocab_size, d_model)
         self.position_embeddings = nn.Embedding(positions, d_model) if positions else None
 
-    def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length d_model"]:
-        x = self.word_embeddings(tokens)
-        if self.position_embeddings is None:
-            return x
-        return x + self.position_embeddings(torch.arange(tokens.shape[1], device=tokens.device))
+    def forward(self, tokens: Int[Tensor, "batch length"], first: int = 0) -> Float[Tensor, "batch length d_model"]:
+        """`first` is the position of the first token given."""
+        return _placed(self.word_embeddings(tokens), self.position_embeddings, first)
+
+
+class PointEmbeddings(nn.Module):
+    """Real vectors in place of tokens: a linear map, with learned positions where the mixer needs them."""
+
+    def __init__(self, width: int, d_model: int, positions: int):
+        super().__init__()
+        self.project = nn.Linear(width, d_model)
+        self.position_embeddings = nn.Embedding(positions, d_model) if positions else None
+
+    def forward(self, points: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length d_model"]:
+        return _placed(self.project(points), self.position_embeddings, 0)
 
 
 class Backbone(nn.Module):
     """Embeddings, blocks and the last LayerNorm."""
 
-    def __init__(self, embeddings: Embeddings, blocks: list[Block], d_model: int, embed_dropout: float):
+    def __init__(self, embeddings: nn.Module, blocks: list[Block], d_model: int, embed_dropout: float = 0.0):
         super().__init__()
         self.embeddings, self.layers = embeddings, nn.ModuleList(blocks)
         self.drop, self.ln_f = nn.Dropout(embed_dropout), nn.LayerNorm(d_model)
 
-    def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length d_model"]:
-        x = self.drop(self.embeddings(tokens))
+    def forward(self, inputs: Tensor) -> Float[Tensor, "batch length d_model"]:
+        x = self.drop(self.embeddings(inputs))
         for layer in self.layers:
             x = layer(x)
         return self.ln_f(x)
+
+    def stream(self, batch: int, prompt: int, steps: int) -> Stream:
+        """The same map, called with the prompt and then with single tokens; every mixer keeps its own memory."""
+        streams = [layer.mixer.stream(batch, prompt, steps) for layer in self.layers]
+        seen = 0
+
+        def run(tokens: Tensor) -> Tensor:
+            nonlocal seen
+            x = self.embeddings(tokens, seen)
+            seen += tokens.shape[1]
+            for layer, mix in zip(self.layers, streams, strict=True):
+                x = layer(x, mix)
+            return self.ln_f(x)
+
+        return run
 
 
 class LanguageModel(nn.Module):
@@ -101,19 +130,13 @@ class LanguageModel(nn.Module):
         init: Init = "lm",
     ):
         super().__init__()
-        if init not in ("lm", "bare"):
-            raise HyenaError(f"init is 'lm' or 'bare', got {init!r}")
         padded = -(-vocab_size // 8) * 8
         self.vocab_size, self.l_max = vocab_size, l_max
         blocks = [Block(d_model, mixer(), d_inner, resid_dropout) for _ in range(n_layer)]
         embeddings = Embeddings(padded, d_model, l_max if positions else 0)
         self.backbone = Backbone(embeddings, blocks, d_model, embed_dropout)
         self.lm_head = nn.Linear(d_model, padded, bias=False)
-        if init == "lm":
-            self.apply(_normal_init)
-            for name, weight in self.named_parameters():
-                if name.endswith(("out_proj.weight", "fc2.weight")):
-                    nn.init.normal_(weight, std=0.02 / math.sqrt(2 * n_layer))
+        _initialise(self, init, n_layer)
         self.lm_head.weight = self.backbone.embeddings.word_embeddings.weight
 
     def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length padded_vocab"]:
@@ -141,6 +164,8 @@ class LanguageModel(nn.Module):
     ) -> Int[Tensor, "batch total"]:
         """`prompt` continued by `tokens` sampled tokens; temperature 0 takes the likeliest each time.
 
+        The prompt is read in parallel, then every mixer goes on one position at a time by its own `stream`.
+
         Raises:
             ValueError: an empty prompt, a total longer than `l_max`, a negative temperature, or `top_k` below 1.
         """
@@ -155,12 +180,43 @@ class LanguageModel(nn.Module):
         was_training = self.training
         self.eval()
         try:
+            read = self.backbone.stream(len(prompt), prompt.shape[1], tokens)
+            new = prompt
             for _ in range(tokens):
-                logits = self(prompt)[:, -1, : self.vocab_size]
-                prompt = torch.cat([prompt, _sample(logits, temperature, top_k, generator)], dim=1)
+                logits = self.lm_head(read(new)[:, -1])[:, : self.vocab_size]
+                new = _sample(logits, temperature, top_k, generator)
+                prompt = torch.cat([prompt, new], dim=1)
         finally:
             self.train(was_training)
         return prompt
+
+
+class Regressor(nn.Module):
+    """The same blocks around real vectors: reads a sequence of points and predicts one number at each.
+
+    Arguments: as `LanguageModel`, with the points' `width` in place of a vocabulary.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        d_model: int,
+        n_layer: int,
+        d_inner: int,
+        mixer: Callable[[], nn.Module],
+        *,
+        l_max: int,
+        positions: bool = False,
+        init: Init = "lm",
+    ):
+        super().__init__()
+        blocks = [Block(d_model, mixer(), d_inner) for _ in range(n_layer)]
+        self.backbone = Backbone(PointEmbeddings(width, d_model, l_max if positions else 0), blocks, d_model)
+        self.head = nn.Linear(d_model, 1)
+        _initialise(self, init, n_layer)
+
+    def forward(self, points: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length"]:
+        return self.head(self.backbone(points))[..., 0]
 
 
 def next_token_loss(
@@ -173,6 +229,22 @@ def next_token_loss(
 def count_parameters(model: nn.Module) -> int:
     """Trainable numbers, shared ones counted once."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _placed(x: Tensor, positions: nn.Embedding | None, first: int) -> Tensor:
+    """`x` plus the embeddings of the positions from `first` on, if there are any."""
+    return x if positions is None else x + positions(torch.arange(first, first + x.shape[1], device=x.device))
+
+
+def _initialise(model: nn.Module, init: Init, n_layer: int) -> None:
+    if init not in ("lm", "bare"):
+        raise HyenaError(f"init is 'lm' or 'bare', got {init!r}")
+    if init == "bare":
+        return
+    model.apply(_normal_init)
+    for name, weight in model.named_parameters():
+        if name.endswith(("out_proj.weight", "fc2.weight")):
+            nn.init.normal_(weight, std=0.02 / math.sqrt(2 * n_layer))
 
 
 def _normal_init(module: nn.Module) -> None:
