@@ -210,7 +210,7 @@ def checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
         for name, parameter in model.named_parameters():
             moments = optimizer.state.get(parameter, {})
             tensors |= {f"{key}/{name}": value for key, value in moments.items()}
-    about = {"state": json.dumps(vars(state)), "fingerprint": mark}
+    about = {"training": json.dumps({"state": vars(state), "fingerprint": mark})}  # one key: safetensors orders none
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, save(tensors, metadata=about))
 
@@ -224,12 +224,12 @@ def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, mark:
         return State()
     try:
         with safe_open(path, "pt") as stored:
-            about = stored.metadata()
+            about = json.loads(stored.metadata()["training"])
             if about["fingerprint"] != mark:
                 log.info("%s belongs to another configuration or code: training starts anew", path)
                 return State()
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         log.warning("checkpoint %s is damaged (%s): training starts anew", path, error)
         return State()
     with torch.no_grad():
@@ -239,7 +239,7 @@ def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, mark:
     for name, tensor in tensors.items():
         key, _, owner = name.partition("/")
         optimizer.state[parameters[owner]][key] = tensor.to(parameters[owner].device if key != "step" else "cpu")
-    return State(**json.loads(about["state"]))
+    return State(**about["state"])
 
 
 def _watched() -> bool:

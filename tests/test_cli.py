@@ -14,7 +14,7 @@ from hyena.claims import load as load_claims
 CHECKOUT = Path(__file__).resolve().parents[1]
 RECALL = ["train", "hyena.associative_recall", "--profile", "smoke"]
 TEXT = ["train", "hyena.language_modelling", "--profile", "smoke"]
-SMALL = ["n_train=64", "n_test=20", "epochs=1", "n_seeds=1"]
+SMALL = ["n_train=64", "n_test=20", "cells=[[10,16,1]]", "n_seeds=1", "lr=[1e-3]"]
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,8 @@ def refused(capsys, *words: str) -> str:
         ([*RECALL, "--set", "order="], "order takes a int such as 2, got ''"),
         ([*RECALL, "--set", "order=2.5"], "order takes a int such as 2, got 2.5"),
         ([*RECALL, "--set", "order=1"], "order must be at least 2"),
+        ([*RECALL, "--set", "lr=0.001"], "lr takes a tuple such as (0.0005,), got 0.001"),
+        ([*RECALL, "--set", "embed_dropout=2.0"], "embed_dropout is a probability below 1, got 2.0"),
         ([*RECALL, "--set", "operators=["], "operators takes a tuple"),
         ([*RECALL, "--set", "operators=[hyena,nothing]", "n_seeds=1"], "unknown operator 'nothing'"),
         ([*RECALL, "--set", "n_seeds=0"], "n_seeds must be at least 1"),
@@ -161,7 +163,7 @@ def test_all_mistakes_are_found_before_any_work(capsys, checkout) -> None:
 
 @pytest.mark.slow
 def test_training_stores_a_result_and_a_second_call_finds_it(capsys, checkout) -> None:
-    words = [*RECALL, "--set", *SMALL, "lr=[1e-3]", "precision=no", "operators=[hyena]"]
+    words = [*RECALL, "--set", *SMALL, "precision=no", "operators=[hyena]"]
     assert hyena(*words) == 0
     shown = capsys.readouterr().out
     path = checkout / shown.partition(":")[0]
@@ -198,7 +200,9 @@ def test_list_shows_every_experiment_and_what_is_stored(capsys, checkout) -> Non
     assert lines[0] == source.papers()[0]
     assert [" ".join(line.split()) for line in lines if "stored:" in line] == [
         "hyena.associative_recall stored: quick",
+        "hyena.distillation stored: nothing yet",
         "hyena.language_modelling stored: nothing yet",
+        "hyena.reasoning stored: nothing yet",
     ]
 
 

@@ -15,7 +15,9 @@ from hyena.data import text
 from hyena.errors import HyenaError
 from hyena.experiments import base
 from hyena.experiments.base import Experiment, code_digest, experiment, experiments
-from hyena.experiments.hyena import AssociativeRecall, LanguageModelling
+from hyena.experiments.hyena import AssociativeRecall, Distillation, LanguageModelling, Reasoning
+from hyena.experiments.hyena.comparison import Comparison
+from hyena.experiments.hyena.language import Language
 from hyena.results import PROFILES, Result
 from hyena.train import Run
 
@@ -48,12 +50,19 @@ def stored(profile: str = "smoke") -> Path:
     return results.folder("hyena", profile) / "associative_recall.json"
 
 
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace the first occurrence of `old`, which there must be."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
 def keep(profile: str, **changes) -> Result:
     """Store a made-up result of a profile as if it had been run today."""
     config = json.loads(base._canonical(AssociativeRecall.configured(profile)))
     made = Result(
         {"accuracy_hyena": [50.0]}, paper="hyena", experiment="associative_recall", profile=profile, seeds=(0,),
-        config=config, code=code_digest("hyena"),
+        config=config, code=code_digest(AssociativeRecall),
     )  # fmt: skip
     made = dataclasses.replace(made, **changes)
     results.save(made, stored(profile).parent)
@@ -89,21 +98,38 @@ def test_the_paper_profile_is_the_defaults(cls: type[Experiment]) -> None:
 
 def test_defaults_of_recall_are_the_papers() -> None:
     recall = AssociativeRecall()
-    assert (recall.vocab_size, recall.length) == (30, 131_072)
-    assert (recall.n_train, recall.batch_size, recall.epochs, recall.warmup_epochs) == (2000, 32, 200, 10)
+    assert recall.operators == ("hyena", "attention", "gss", "h3", "aft_conv", "rwkv")  # Table 4.2
+    assert recall.cells == ((30, 131_072, 200),)
+    assert (recall.n_train, recall.batch_size, recall.warmup_epochs) == (2000, 32, 10)  # Table A.1
     assert (recall.n_layer, recall.d_model, recall.weight_decay, recall.embed_dropout) == (2, 64, 0.1, 0.0)
-    assert set(np.atleast_1d(recall.lr)) == {5e-4}
+    assert recall.lr == (5e-4,)
+
+
+def test_defaults_of_reasoning_are_the_papers() -> None:
+    reasoning = Reasoning()
+    assert reasoning.tasks == ("induction", "majority", "counting", "addition", "linear_functions")
+    assert (reasoning.n_train, reasoning.batch_size, reasoning.epochs, reasoning.warmup_epochs) == (2000, 32, 200, 10)
+    assert (reasoning.n_layer, reasoning.d_model, reasoning.weight_decay, reasoning.lr) == (2, 64, 0.1, (5e-4,))
+    assert (reasoning.vocab_size, reasoning.digits) == (30, 4)  # Figure C.1
 
 
 def test_defaults_of_language_modelling_are_the_papers() -> None:
     model = LanguageModelling()
     assert (model.corpus, model.n_layer, model.d_model, model.order) == ("wikitext-103", 12, 768, 3)
-    assert (model.length, model.batch_size, set(np.atleast_1d(model.lr))) == (1024, 512, {6e-4})
+    assert (model.length, model.batch_size, model.lr) == (1024, 512, (6e-4,))
+
+
+def test_what_is_distilled_is_the_language_model_with_a_filter_per_channel() -> None:
+    model, distilled = LanguageModelling(), Distillation()
+    assert (distilled.operators, distilled.order) == (("hyena",), 2)
+    shared = {f.name for f in dataclasses.fields(model)} & {f.name for f in dataclasses.fields(distilled)}
+    other = {name for name in shared if getattr(model, name) != getattr(distilled, name)}
+    assert other == {"operators", "order"}
 
 
 def test_configurations_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        AssociativeRecall().length = 3
+        AssociativeRecall().n_layer = 3
 
 
 @pytest.mark.parametrize("profile", ["smoke", "quick", "long", "paper"])
@@ -131,7 +157,7 @@ def test_language_models_are_compared_at_equal_parameters(profile: str) -> None:
         (lambda: experiments("hyenna"), "'hyena'"),
         (lambda: experiment("hyena", "associative_recal"), "'associative_recall'"),
         (lambda: AssociativeRecall.configured("quik"), "'quick'"),
-        (lambda: AssociativeRecall.configured("quick", lenght=3), "'length'"),
+        (lambda: AssociativeRecall.configured("quick", d_modle=3), "'d_model'"),
     ],
 )
 def test_an_unknown_name_brings_the_nearest(wrong, near: str) -> None:
@@ -142,16 +168,22 @@ def test_an_unknown_name_brings_the_nearest(wrong, near: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "kind"),
     [
-        ("length", "long", "int"),
-        ("length", 3.5, "int"),
-        ("length", True, "int"),
-        ("length", None, "int"),
+        ("n_layer", "two", "int"),
+        ("n_layer", 3.5, "int"),
+        ("n_layer", True, "int"),
+        ("n_layer", None, "int"),
         ("w", "fast", "float"),
         ("w", False, "float"),
         ("init", 3, "str"),
         ("operators", "hyena", "tuple"),
         ("operators", [], "tuple"),
         ("operators", [1], "str"),
+        ("lr", 0.001, "tuple"),
+        ("lr", [], "tuple"),
+        ("lr", ["fast"], "float"),
+        ("cells", 3, "tuple"),
+        ("cells", [10, 16, 2], "tuple"),
+        ("cells", [[10, 16.5, 2]], "int"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_by_field_and_type(field: str, value: object, kind: str) -> None:
@@ -160,11 +192,12 @@ def test_a_value_of_the_wrong_type_is_refused_by_field_and_type(field: str, valu
 
 
 def test_a_whole_number_is_taken_for_a_float_and_a_list_for_a_tuple() -> None:
-    changed = AssociativeRecall.configured("smoke", w=3, operators=["hyena"])
+    changed = AssociativeRecall.configured("smoke", w=3, operators=["hyena"], cells=[[10, 16, 2]])
     assert (changed.w, type(changed.w), changed.operators) == (3.0, float, ("hyena",))
+    assert changed.cells == ((10, 16, 2),)
 
 
-@pytest.mark.parametrize("field", ["length", "n_seeds", "d_model", "n_layer", "n_test", "epochs", "eval_every"])
+@pytest.mark.parametrize("field", ["n_seeds", "d_model", "n_layer", "num_heads", "n_test", "batch_size", "eval_every"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_count_of_nothing_is_refused(field: str, value: int) -> None:
     with pytest.raises(HyenaError, match=f"^{field} must be at least 1, got {value}"):
@@ -178,8 +211,8 @@ def test_no_warm_up_is_allowed() -> None:
 def test_a_mistake_in_params_yaml_is_one_line(checkout) -> None:
     params = checkout / "params.yaml"
     good = params.read_text()
-    params.write_text(good.replace("      vocab_size:", "      vocab_sise:", 1))
-    with pytest.raises(HyenaError, match=r"unknown option .*'vocab_sise': did you mean 'vocab_size'"):
+    params.write_text(good.replace("      n_train:", "      n_trian:", 1))
+    with pytest.raises(HyenaError, match=r"unknown option .*'n_trian': did you mean 'n_train'"):
         AssociativeRecall.configured("smoke")
     params.write_text("profile: [")
     with pytest.raises(HyenaError, match=r"^params.yaml is not valid YAML: [^\n]*$"):
@@ -205,10 +238,11 @@ def test_two_runs_into_two_checkouts_are_the_same_bytes(checkout, tmp_path) -> N
 
 @pytest.mark.slow
 def test_recall_learns_at_the_smoke_profile(checkout) -> None:
-    result = AssociativeRecall.configured("smoke", n_seeds=1, epochs=4).run(Run())
+    result = AssociativeRecall.configured("smoke", n_seeds=1, cells=[[10, 16, 4]], lr=[0.004]).run(Run())
     curve = [r["loss"] for r in result.tables["curves"] if r["operator"] == "hyena"]
     assert curve[-1] < 0.9 * curve[0]
-    assert set(result.metrics) == {"accuracy_hyena", "accuracy_attention", "gap", "chance"}
+    per_operator = {f"{kind}_{o}" for kind in ("accuracy", "lr") for o in ("hyena", "attention", "conv1d")}
+    assert set(result.metrics) == per_operator | {"gap", "chance"}
 
 
 def test_a_stored_result_is_returned_and_a_missing_one_computed(runs) -> None:
@@ -222,17 +256,20 @@ def test_a_stored_result_is_returned_and_a_missing_one_computed(runs) -> None:
 
 def test_a_changed_setting_asks_for_a_new_result(runs, checkout) -> None:
     AssociativeRecall.result("smoke")
-    params = checkout / "params.yaml"
-    params.write_text(params.read_text().replace("length: 16", "length: 18", 1))
+    edit(checkout / "params.yaml", "[10, 16, 2]", "[10, 18, 2]")
     assert AssociativeRecall.configured("smoke").stale(stored()) == "was made with another configuration"
-    assert AssociativeRecall.result("smoke").config["length"] == 18
+    assert AssociativeRecall.result("smoke").config["cells"] == [[8, 16, 2], [10, 18, 2]]
     assert len(runs) == 2
 
 
-def test_a_setting_of_another_profile_asks_for_nothing(runs, checkout) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("[[10, 32, 20]]", "[[10, 34, 20]]"), ("max_count: 4", "max_count: 5")],
+    ids=["profile", "experiment"],
+)
+def test_a_setting_of_another_profile_or_experiment_asks_for_nothing(runs, checkout, old: str, new: str) -> None:
     AssociativeRecall.result("smoke")
-    params = checkout / "params.yaml"
-    params.write_text(params.read_text().replace("length: 128", "length: 130", 1))
+    edit(checkout / "params.yaml", old, new)
     AssociativeRecall.result("smoke")
     assert len(runs) == 1
 
@@ -245,6 +282,27 @@ def test_a_changed_operator_asks_for_a_new_result(runs, checkout) -> None:
     AssociativeRecall.result("smoke")
     assert len(runs) == 2
     assert runs[0].fingerprint != runs[1].fingerprint  # so that no old checkpoint is taken up
+
+
+@pytest.mark.parametrize(
+    ("module", "stale"),
+    [
+        ("comparison", {"associative_recall", "distillation", "language_modelling", "reasoning"}),
+        ("language", {"distillation", "language_modelling"}),
+        ("reasoning", {"reasoning"}),
+        ("recall", {"associative_recall"}),
+    ],
+)
+def test_a_changed_experiment_leaves_the_results_of_the_others(checkout, module: str, stale: set[str]) -> None:
+    before = {e.name(): code_digest(e) for e in experiments("hyena")}
+    path = checkout / "hyena" / "experiments" / "hyena" / f"{module}.py"
+    path.write_text(path.read_text() + "\nCHANGED = True\n")
+    assert {e.name() for e in experiments("hyena") if code_digest(e) != before[e.name()]} == stale
+
+
+def test_what_experiments_share_belongs_to_no_paper() -> None:
+    assert all(e.paper == "hyena" for e in experiments("hyena"))
+    assert [cls.paper for cls in (Experiment, Comparison, Language)] == ["", "", ""]
 
 
 def test_a_docstring_or_a_comment_asks_for_nothing(runs, checkout) -> None:
@@ -318,7 +376,7 @@ def test_a_failed_run_frees_its_lock(checkout, monkeypatch) -> None:
             AssociativeRecall.configured("smoke").execute("smoke")
 
 
-@pytest.mark.parametrize(("changes", "seed"), [({"length": 20}, 0), ({}, 3)])
+@pytest.mark.parametrize(("changes", "seed"), [({"n_layer": 3}, 0), ({}, 3)])
 def test_other_settings_and_seeds_are_stored_apart(runs, checkout, changes: dict, seed: int) -> None:
     keep("smoke")
     before = stored().read_bytes()
@@ -332,7 +390,7 @@ def test_other_settings_and_seeds_are_stored_apart(runs, checkout, changes: dict
 
 def test_every_setting_and_seed_has_a_place_of_its_own() -> None:
     places = {
-        AssociativeRecall.configured("smoke", length=length).path("smoke", seed)
+        AssociativeRecall.configured("smoke", cells=[[10, length, 2]]).path("smoke", seed)
         for length in (16, 20, 24)
         for seed in (0, 1)
     }
@@ -340,7 +398,7 @@ def test_every_setting_and_seed_has_a_place_of_its_own() -> None:
 
 
 def test_checkpoints_of_other_settings_are_kept_apart(runs) -> None:
-    for settings in (AssociativeRecall.configured("smoke"), AssociativeRecall.configured("smoke", length=20)):
+    for settings in (AssociativeRecall.configured("smoke"), AssociativeRecall.configured("smoke", n_layer=3)):
         settings.execute("smoke")
     assert runs[0].checkpoints != runs[1].checkpoints
     assert runs[0].fingerprint != runs[1].fingerprint
@@ -359,7 +417,8 @@ def test_force_forgets_the_checkpoints(runs) -> None:
 
 
 def test_names_are_snake_case() -> None:
-    assert [e.name() for e in experiments("hyena")] == ["associative_recall", "language_modelling"]
+    found = [e.name() for e in experiments("hyena")]
+    assert found == ["associative_recall", "distillation", "language_modelling", "reasoning"]
     assert all(re.fullmatch(r"[a-z_]+", e.name()) for e in ALL)
 
 

@@ -58,7 +58,17 @@ def test_a_comment_changes_nothing(paper) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["ops/fftconv.py", "models/hyena.py", "models/lm.py", "experiments/hyena.py", "experiments/base.py", "train.py"],
+    [
+        "ops/fftconv.py",
+        "models/hyena.py",
+        "models/lm.py",
+        "models/mixers.py",
+        "experiments/hyena/comparison.py",
+        "experiments/hyena/recall.py",
+        "experiments/hyena/reasoning.py",
+        "experiments/base.py",
+        "train.py",
+    ],
 )
 def test_code_that_the_paper_imports_changes_it(checkout, file: str) -> None:
     before = source.paper_code("hyena")
@@ -67,7 +77,7 @@ def test_code_that_the_paper_imports_changes_it(checkout, file: str) -> None:
     assert source.paper_code("hyena") != before
 
 
-@pytest.mark.parametrize("file", ["plot.py", "cli.py", "claims.py", "compare.py", "notebook.py"])
+@pytest.mark.parametrize("file", ["plot.py", "show.py", "cli.py", "claims.py", "compare.py", "notebook.py"])
 def test_code_that_no_experiment_imports_changes_nothing(checkout, file: str) -> None:
     before = source.paper_code("hyena")
     path = checkout / "hyena" / file

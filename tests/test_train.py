@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -253,8 +254,20 @@ def test_a_checkpoint_is_one_safetensors_file_without_a_pickle(tmp_path) -> None
     header = json.loads(raw[8 : 8 + size])
     about = header.pop("__metadata__")
     assert 8 + size + max(t["data_offsets"][1] for t in header.values()) == len(raw)  # tensors and nothing else
-    assert json.loads(about["state"])["step"] == 9
+    assert json.loads(about["training"])["state"]["step"] == 9
     assert {"0.weight", "exp_avg/0.weight", "exp_avg_sq/0.weight", "step/0.weight"} <= set(header)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_checkpoint_written_twice_is_the_same_bytes(tmp_path, interrupted: bool) -> None:
+    found = []
+    for attempt in ("first", "second"):
+        with suppress(KeyboardInterrupt):
+            learn(tiny(), checkpointed(tmp_path / attempt), batch=interrupting(9 if interrupted else -1, batch))
+        found.append((tmp_path / attempt / "tiny.safetensors").read_bytes())
+    assert found[0] == found[1]
+    header = json.loads(found[0][8 : 8 + int.from_bytes(found[0][:8], "little")])
+    assert list(header["__metadata__"]) == ["training"]  # the library writes several keys in any order
 
 
 def test_a_finished_training_keeps_no_moments(tmp_path) -> None:

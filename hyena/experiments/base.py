@@ -110,7 +110,7 @@ class Experiment:
             return "is damaged"
         if json.loads(_canonical(self)) != results.rounded(stored.config):
             return "was made with another configuration"
-        return "" if stored.code == code_digest(self.paper) else "was made with other code"
+        return "" if stored.code == code_digest(type(self)) else "was made with other code"
 
     def execute(self, profile: str, *, seed: int = 0, device: str = "cpu", force: bool = False) -> Result:
         """Run, save and return the result; an interrupted run goes on where it stopped, unless `force`d anew.
@@ -119,7 +119,7 @@ class Experiment:
             HyenaError: another process is running the same experiment.
         """
         path = self.path(profile, seed)
-        code = code_digest(self.paper)
+        code = code_digest(type(self))
         run = Run(
             seed=seed,
             device=device,
@@ -157,10 +157,8 @@ def experiments(paper: str) -> list[type[Experiment]]:
     if paper not in source.papers():
         raise unknown("paper", paper, source.papers())
     module = importlib.import_module(f"hyena.experiments.{paper}")
-    return [
-        v for v in vars(module).values()
-        if isinstance(v, type) and issubclass(v, Experiment) and v.paper == paper
-    ]  # fmt: skip
+    found = [getattr(module, name) for name in getattr(module, "__all__", vars(module))]
+    return [v for v in found if isinstance(v, type) and issubclass(v, Experiment) and v.paper == paper]
 
 
 def experiment(paper: str, name: str) -> type[Experiment]:
@@ -175,9 +173,10 @@ def experiment(paper: str, name: str) -> type[Experiment]:
     return found[name]
 
 
-def code_digest(paper: str) -> str:
-    """Changes when code that the paper's experiments run changes; comments and docstrings do not count."""
-    return source.digest(source.paper_code(paper))
+def code_digest(experiment: type[Experiment]) -> str:
+    """Changes when code that the experiment runs changes; comments and docstrings do not count."""
+    module = root().joinpath(*experiment.__module__.split(".")).with_suffix(".py")
+    return source.digest(source.closure(module))
 
 
 def _canonical(experiment: Experiment) -> str:
