@@ -49,12 +49,15 @@ def test_every_numbered_claim_of_the_paper_has_a_row(number: str) -> None:
 
 
 @pytest.mark.parametrize("claim", [c for c in ALL if c.metric], ids=lambda c: c.id)
-def test_a_claims_metric_is_one_that_its_experiment_stores(claim: Claim) -> None:
+def test_a_claims_metric_is_one_that_its_experiment_or_benchmark_stores(claim: Claim) -> None:
+    """In one stored result at least: a small profile may leave operators out."""
     name, _, metric = claim.metric.partition(".")
-    found = [json.loads(p.read_text()) for p in (CHECKOUT / "results" / claim.paper).glob(f"*/{name}.json")]
-    if not found:
-        pytest.skip("no result of this experiment is stored yet")
-    assert all(metric in stored["metrics"] for stored in found)
+    bench = name.startswith("bench/")
+    folder = CHECKOUT / "benchmarks" / "results" if bench else CHECKOUT / "results" / claim.paper
+    paths = sorted(folder.glob(f"{name.removeprefix('bench/')}.*.json" if bench else f"*/{name}.json"))
+    if not paths:
+        pytest.skip("no result of this experiment or benchmark is stored yet")
+    assert any(metric in json.loads(p.read_text())["metrics"] for p in paths)
 
 
 @pytest.mark.parametrize("claim", [c for c in ALL if c.direction is not None], ids=lambda c: c.id)
@@ -151,10 +154,56 @@ def test_the_table_shows_value_spread_scale_and_device(checkout, monkeypatch) ->
     assert "| 2 points ± 1 | 7 points (long, NVIDIA H100) | >= 5 points | **holds** |" in row
 
 
-def test_a_metric_that_its_experiment_does_not_store_is_an_error(checkout) -> None:
+def test_a_result_without_the_metric_is_passed_over(checkout) -> None:
+    """A small profile may leave operators out."""
     store("quick", 1.0)
-    with pytest.raises(HyenaError, match=r"claim made 1: recall.json has no metric 'gab'"):
-        dataclasses.replace(CLAIM, metric="recall.gab").verdict()
+    lead = dataclasses.replace(CLAIM, metric="recall.lead")
+    assert lead.verdict() == "not run"
+    made = Result({"lead": [9.0]}, paper="hyena", experiment="recall", profile="long")
+    results.save(made, results.folder("hyena", "long"))
+    assert (lead.judged()[0], lead.verdict()) == ("long", "holds")
+
+
+# Speeds
+
+
+def bench(checkout: Path, device: str, **metrics: float) -> None:
+    path = checkout / "benchmarks" / "results" / f"attention.{device}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"metrics": metrics}))
+
+
+SPEED = dataclasses.replace(CLAIM, metric="bench/attention.fused_8192", value=2.0, direction=1.0, unit="x")
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict"), [(2.0, "holds"), (1.5, "holds in direction only"), (0.5, "does not hold")]
+)
+def test_a_speed_is_judged_by_its_benchmark(checkout, measured: float, verdict: str) -> None:
+    assert SPEED.verdict() == "not run"
+    bench(checkout, "cpu", fused_8192=measured)
+    assert SPEED.judged() == ("quick", (measured, None, "cpu"))
+    assert SPEED.verdict() == verdict
+
+
+def test_a_gpu_decides_over_a_cpu(checkout) -> None:
+    bench(checkout, "cpu", fused_8192=9.0)
+    bench(checkout, "cuda", fused_8192=0.5)
+    assert SPEED.judged() == ("paper", (0.5, None, "cuda"))
+    assert SPEED.verdict() == "does not hold"
+
+
+def test_a_benchmark_of_another_name_is_not_taken(checkout) -> None:
+    bench(checkout, "cpu", fused_8192=9.0)
+    assert dataclasses.replace(SPEED, metric="bench/attent.fused_8192").verdict() == "not run"
+
+
+def test_a_metric_that_its_benchmark_does_not_store_is_an_error(checkout) -> None:
+    bench(checkout, "cpu", fused_4096=9.0)
+    with pytest.raises(
+        HyenaError, match=r"benchmark attention has no metric 'fused_8192'; run `hyena bench attention`"
+    ):
+        SPEED.verdict()
 
 
 # The file
