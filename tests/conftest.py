@@ -12,6 +12,7 @@ import torch
 from registries import toml
 
 from hyena.data.registry import Entry, registry
+from hyena.models.mixers import FILTERS
 
 REFERENCE = Path(__file__).parent / "reference"
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -28,6 +29,21 @@ def reference():
         return tensors, config
 
     return load
+
+
+@pytest.fixture
+def float64():
+    """Double precision and a fixed seed for everything a test makes."""
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(params=("hyena", *FILTERS, "h3", "gss", "aft_conv", "rwkv", "attention"))
+def row(request) -> str:
+    """Each row of the paper's comparisons, by the name that `mixer` takes."""
+    return request.param
 
 
 @pytest.fixture

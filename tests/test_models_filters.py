@@ -25,12 +25,7 @@ from hyena.models.mixers import FILTERS, H3
 CHANNELS, L_MAX = 3, 20
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture(params=FILTERS)

@@ -9,23 +9,12 @@ from torch import Tensor, nn
 
 from hyena.errors import HyenaError
 from hyena.models.lm import LanguageModel
-from hyena.models.mixers import FILTERS, mixer
+from hyena.models.mixers import mixer
 
-ROWS = ("hyena", *FILTERS, "h3", "gss", "aft_conv", "rwkv", "attention")
 L_MAX = 140  # more than one tile of the step-by-step convolution
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture(params=ROWS)
-def row(request) -> str:
-    return request.param
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def noisy(made: nn.Module) -> nn.Module:

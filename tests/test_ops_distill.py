@@ -18,12 +18,7 @@ from hyena.ops.fftconv import causal_conv
 DRAWN = settings(deadline=None, max_examples=25)
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def summed(modes: int, length: int, smallest: float = 0.5, largest: float = 0.98) -> Tensor:
