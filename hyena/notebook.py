@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -91,12 +92,14 @@ def strip(book: dict) -> dict:
 
 
 def made_from(path: Path, profile: str) -> dict[str, object]:
-    """Hashes of a notebook's sources and of its paper's results at a profile and at larger ones."""
-    paper = path.stem.partition("_")[2]
+    """Hashes of a notebook's sources, of its paper's results at a profile and at larger ones, and of benchmarks."""
+    paper, text = path.stem.partition("_")[2], source.notebook_source(path)
     drawn = PROFILES[PROFILES.index(profile) :]
     read = [p for name in drawn for p in sorted(results.folder(paper, name).glob("*.json"))]
+    speeds = (root() / "benchmarks" / "results" / f"{n}.cpu.json" for n in re.findall(r'benchmark\("(\w+)"\)', text))
+    read += [p for p in speeds if p.exists()]
     hashes = {str(p.relative_to(root())): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in read}
-    return {"source": source.digest(source.notebook_source(path)), "results": hashes}
+    return {"source": source.digest(text), "results": hashes}
 
 
 def stale(path: Path) -> list[str]:

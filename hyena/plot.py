@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +19,15 @@ _PALETTE = sns.color_palette("colorblind").as_hex()
 COLOUR = {  # one colour per operator in every notebook
     "hyena": _PALETTE[0],
     "attention": "#6e6e6e",
+    "conv1d": _PALETTE[1],
+    "h3": _PALETTE[2],
+    "rwkv": _PALETTE[3],
+    "aft_conv": _PALETTE[4],
+    "gss": _PALETTE[5],
+    "fno": _PALETTE[6],
+    "ssm": _PALETTE[7],
+    "transfer_function": _PALETTE[8],
+    "ckconv": _PALETTE[9],
     "first": _PALETTE[1],
 }
 SEQUENTIAL = "mako_r"
@@ -58,13 +68,37 @@ def label_end(ax: Axes, x: np.ndarray, y: np.ndarray, text: str, colour: str) ->
     ax.annotate(text, (x[-1], y[-1]), xytext=(5, 0), textcoords="offset points", color=colour, va="center")
 
 
-def band(ax: Axes, x: np.ndarray, runs: np.ndarray, text: str, colour: str) -> None:
-    """Mean over seeds with its range; `runs` is (seeds, points). One seed is drawn as it is."""
-    mean = runs.mean(0)
-    ax.plot(x, mean, color=colour)
-    if len(runs) > 1:
-        ax.fill_between(x, runs.min(0), runs.max(0), color=colour, alpha=0.15, lw=0)
-    label_end(ax, x, mean, text, colour)
+def curves(ax: Axes, table: pd.DataFrame, metric: str, per: int = 1) -> None:
+    """A metric of every operator while training, mean and range over seeds; one that stopped early stays level.
+
+    Arguments:
+        table: rows with operator, seed, step and the metric.
+        per: steps per unit of the horizontal axis.
+    """
+    for operator, rows in table.groupby("operator", sort=False):
+        runs = rows.pivot(index="seed", columns="step", values=metric).ffill(axis=1)
+        x, colour = runs.columns.to_numpy() / per, COLOUR[operator]
+        ax.plot(x, runs.mean(), color=colour, label=operator)
+        ax.fill_between(x, runs.min(), runs.max(), color=colour, alpha=0.15, lw=0)
+
+
+def ratios(ax: Axes, table: pd.DataFrame, colours: dict[str, str]) -> None:
+    """Columns of speed ratios against the index, a length, on log axes with the break-even line; labelled directly."""
+    for name, colour in colours.items():
+        column = table[name].dropna()
+        ax.loglog(column.index, column, marker="o", ms=4, color=colour)
+        label_end(ax, column.index, column.to_numpy(), name, colour)
+    ax.axhline(1, color="k", lw=0.8, ls=":")
+    ax.set_xlabel("length $L$ (tokens)")
+
+
+def heatmap(ax: Axes, table: pd.DataFrame, label: str) -> None:
+    """Percentages as colours and numbers."""
+    sns.heatmap(
+        table, ax=ax, annot=True, fmt=".0f", cmap=SEQUENTIAL, vmin=0, vmax=100, linewidths=0.5,
+        cbar_kws={"label": label},
+    )  # fmt: skip
+    ax.grid(False)
 
 
 def matrix(ax: Axes, values: np.ndarray, title: str) -> None:
