@@ -264,7 +264,7 @@ def test_a_changed_setting_asks_for_a_new_result(runs, checkout) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("[[10, 32, 20]]", "[[10, 34, 20]]"), ("max_count: 4", "max_count: 5")],
+    [("[[10, 32, 12]]", "[[10, 34, 12]]"), ("max_count: 4", "max_count: 5")],
     ids=["profile", "experiment"],
 )
 def test_a_setting_of_another_profile_or_experiment_asks_for_nothing(runs, checkout, old: str, new: str) -> None:

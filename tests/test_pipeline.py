@@ -99,7 +99,7 @@ def test_a_changed_operator_trains_its_paper_again(clone):
 
 
 def test_a_changed_setting_of_another_profile_trains_nothing(clone):
-    with edited(clone / "params.yaml", "      steps: 1500", "      steps: 1501"):
+    with edited(clone / "params.yaml", "      n_test: 300", "      n_test: 301"):
         assert changed(clone) == set()
 
 
