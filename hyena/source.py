@@ -79,10 +79,10 @@ def write(folder: Path) -> None:
 
 
 def papers() -> list[str]:
-    """Names of the papers: what stands in `hyena/experiments` beside `base`."""
+    """Names of the papers: what stands in `hyena/experiments` beside what they share."""
     folder = root() / "hyena" / "experiments"
     found = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
-    return sorted(found - {"base", "__init__"})
+    return sorted(found - {"base", "comparison", "__init__"})
 
 
 def notebooks() -> list[Path]:

@@ -9,13 +9,16 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from instant import ROW
 from registries import toml
 
 from hyena.data.registry import Entry, registry
+from hyena.experiments.hyena import language, reasoning, recall
 from hyena.models.mixers import FILTERS
 
 REFERENCE = Path(__file__).parent / "reference"
 CHECKOUT = Path(__file__).resolve().parents[1]
+TRAINERS = (language, reasoning, recall)  # modules that train
 
 
 @pytest.fixture
@@ -79,6 +82,36 @@ def make(tmp_path: Path):
         return registry(path)
 
     return written
+
+
+@pytest.fixture
+def trains(monkeypatch) -> list:
+    """Names and recipes of trainings that take no step and end with one row."""
+    seen: list = []
+
+    def instant(model, batch, loss, recipe, run, name, evaluate, stop=None) -> list:
+        seen.append((name, recipe))
+        return [{**ROW, **evaluate(model)}]
+
+    for module in TRAINERS:
+        monkeypatch.setattr(module, "train", instant)
+    return seen
+
+
+@pytest.fixture
+def no_training(monkeypatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("trained before the mistake was found")
+
+    for module in TRAINERS:
+        monkeypatch.setattr(module, "train", refused)
+
+
+@pytest.fixture
+def book(tmp_path) -> Path:
+    path = tmp_path / "book.txt"
+    path.write_text("".join(f"On day {i} the sea was {'calm' if i % 3 else 'rough'}.\n" for i in range(200)))
+    return path
 
 
 def pytest_report_header() -> str:

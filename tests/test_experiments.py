@@ -15,8 +15,8 @@ from hyena.data import text
 from hyena.errors import HyenaError
 from hyena.experiments import base
 from hyena.experiments.base import Experiment, code_digest, experiment, experiments
+from hyena.experiments.comparison import Comparison
 from hyena.experiments.hyena import AssociativeRecall, Distillation, LanguageModelling, Reasoning
-from hyena.experiments.hyena.comparison import Comparison
 from hyena.experiments.hyena.language import Language
 from hyena.results import PROFILES, Result
 from hyena.train import Run
@@ -287,7 +287,7 @@ def test_a_changed_operator_asks_for_a_new_result(runs, checkout) -> None:
 @pytest.mark.parametrize(
     ("module", "stale"),
     [
-        ("comparison", {"associative_recall", "distillation", "language_modelling", "reasoning"}),
+        ("shell", {"associative_recall", "distillation", "language_modelling", "reasoning"}),
         ("language", {"distillation", "language_modelling"}),
         ("reasoning", {"reasoning"}),
         ("recall", {"associative_recall"}),

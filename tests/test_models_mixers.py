@@ -261,5 +261,8 @@ def test_the_shell_takes_the_options_of_hyena(row: str) -> None:
     made = mixer(row, 8, 12, order=3, short_filter_order=5, dropout=0.5, activation="gelu", w=10.0)()
     assert made.order == 3 and made.short_filter.kernel_size == (5,) and made.dropout.p == 0.5
     assert isinstance(made.activation, nn.GELU) and isinstance(made.filter_fn, FILTERS.get(row, nn.Module))
-    with pytest.raises(TypeError, match="ordr"):
-        mixer(row, 8, 12, ordr=3)()
+
+
+def test_a_mistyped_option_is_refused_whatever_the_row(row: str) -> None:
+    with pytest.raises(HyenaError, match=r"unknown option of HyenaOperator 'ordr': did you mean 'order'\?"):
+        mixer(row, 8, 12, ordr=3)

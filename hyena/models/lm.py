@@ -80,7 +80,11 @@ class Backbone(nn.Module):
         self.drop, self.ln_f = nn.Dropout(embed_dropout), nn.LayerNorm(d_model)
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "batch length d_model"]:
-        x = self.drop(self.embeddings(inputs))
+        return self.blocks(self.embeddings(inputs))
+
+    def blocks(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
+        """What follows the embeddings, for inputs that are embedded already."""
+        x = self.drop(x)
         for layer in self.layers:
             x = layer(x)
         return self.ln_f(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -151,11 +152,16 @@ def mixer(name: str, d_model: int, l_max: int, *, num_heads: int = 1, **hyena: o
 
     Arguments:
         num_heads: of attention.
-        hyena: options of `HyenaOperator`; in the shell those of its own filter have no effect.
+        hyena: options of `HyenaOperator`. In its shell those of its own filter have no effect, and in an operator
+            that has no shell none has.
 
     Raises:
-        HyenaError: an unknown name.
+        HyenaError: an unknown name or option.
     """
+    options = inspect.signature(HyenaOperator).parameters
+    for option in hyena:
+        if option not in options:
+            raise unknown("option of HyenaOperator", option, options)
     makers: dict[str, Callable[[], nn.Module]] = {
         "hyena": lambda: HyenaOperator(d_model, l_max, **hyena),
         **{name: _shell(name, d_model, l_max, hyena) for name in FILTERS},

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from hyena.data import text
 from hyena.errors import HyenaError
-from hyena.experiments.hyena.comparison import TWINS, Comparison, Trial, loss, rows, sweeps
+from hyena.experiments.comparison import TWINS, Trial, rows, sweeps
+from hyena.experiments.hyena.shell import Shell, loss
 from hyena.models.filters import FixedFilter
 from hyena.models.lm import LanguageModel, count_parameters, next_token_loss
 from hyena.ops.distill import distill, hankel_singular_values
@@ -23,7 +24,7 @@ from hyena.train import Run, train
 
 
 @dataclass(frozen=True)
-class Language(Comparison):
+class Language(Shell):
     """What the two experiments on text share: corpus, windows, schedule."""
 
     corpus: str = "wikitext-103"  # Table 4.3
@@ -47,7 +48,9 @@ class Language(Comparison):
     test_windows: int = 100_000  # all of it
     n_seeds: int = 1
 
-    def fit(self, operator: str, lr: float, seed: int, corpus: text.Corpus, run: Run, width: int = 0) -> Trial:
+    def fit(
+        self, operator: str, lr: float, seed: int, corpus: text.Corpus, run: Run, width: int | None = None
+    ) -> Trial:
         """Train one model; its score is minus its bits per byte on all of the validation windows."""
         model = self.model(operator, text.VOCAB_SIZE, self.length, seed, width)
         recipe = self.recipe(

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from hyena.data.synthetic import Sequences
 from hyena.data.tasks import Points, addition, counting, induction, linear_functions, majority
 from hyena.errors import HyenaError, unknown
-from hyena.experiments.hyena.comparison import TWINS, Comparison, Trial, answer_accuracy, loss, rows, shuffled, sweeps
+from hyena.experiments.comparison import TWINS, Trial, rows, shuffled, sweeps
+from hyena.experiments.hyena.shell import Shell, answer_accuracy, loss
 from hyena.models.lm import Regressor, count_parameters
 from hyena.results import Result, Row
 from hyena.train import Run, train
@@ -24,7 +25,7 @@ Data = Sequences | Points
 
 
 @dataclass(frozen=True)
-class Reasoning(Comparison):
+class Reasoning(Shell):
     """Section 4.1 and Figure C.1: induction, majority, counting, addition, and linear functions learned in context.
 
     Percent of the test sequences answered right (in addition, all digits of the sum); for linear functions, where
@@ -54,10 +55,10 @@ class Reasoning(Comparison):
         for task in self.tasks:
             if task not in TASKS:
                 raise unknown("task", task, TASKS)
-
-    def run(self, run: Run) -> Result:
         if not 0 < self.batch_size <= self.n_train:
             raise HyenaError(f"batch_size is 1 to n_train = {self.n_train}, got {self.batch_size}")
+
+    def run(self, run: Run) -> Result:
         metrics: dict[str, list[float]] = {}
         table: list[Row] = []
         curves: list[Row] = []

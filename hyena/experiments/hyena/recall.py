@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import ClassVar
@@ -11,18 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hyena.data.synthetic import Sequences, associative_recall
+from hyena.data.synthetic import Sequences, associative_recall, vocabulary
 from hyena.errors import HyenaError
-from hyena.experiments.hyena.comparison import (
-    TWINS,
-    Comparison,
-    Trial,
-    answer_accuracy,
-    loss,
-    rows,
-    shuffled,
-    sweeps,
-)
+from hyena.experiments.comparison import TWINS, Fit, Trial, rows, shuffled, sweeps
+from hyena.experiments.hyena.shell import Shell, answer_accuracy, loss
 from hyena.models.hyena import hyena_matrix
 from hyena.models.lm import LanguageModel, count_parameters
 from hyena.results import Result, Row
@@ -34,7 +25,7 @@ Cell = tuple[int, int, int]  # vocabulary, length, epochs
 
 
 @dataclass(frozen=True)
-class AssociativeRecall(Comparison):
+class AssociativeRecall(Shell):
     """Tables 4.2, A.2 and C.1, Figure 4.1: find the value of a key seen once among thousands of tokens.
 
     Percent of test sequences whose last token is right; chance is 1 / values. Recipe of Table A.1 with the filter
@@ -53,11 +44,18 @@ class AssociativeRecall(Comparison):
     eval_every: int = 1  # epochs
     enough: float = 100.0  # percent of the validation answers right at which a training ends
 
-    def run(self, run: Run) -> Result:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.batch_size <= self.n_train:
             raise HyenaError(f"batch_size is 1 to n_train = {self.n_train}, got {self.batch_size}")
-        if any(len(cell) != 3 for cell in self.cells):
+        if not self.cells or any(len(cell) != 3 for cell in self.cells):
             raise HyenaError(f"a cell is vocabulary, length and epochs, three numbers; got {self.cells}")
+        for vocab_size, length, epochs in self.cells:
+            vocabulary(vocab_size)
+            if length < 2 or epochs < 1:
+                raise HyenaError(f"a cell has a length of at least 2 and an epoch or more; got {self.cells}")
+
+    def run(self, run: Run) -> Result:
         hard = self.cells[-1]
         chosen = self.compare(run.seed, self._fit(hard, run))
         rates = {operator: trials[0].lr for operator, trials in chosen.items()}
@@ -78,7 +76,7 @@ class AssociativeRecall(Comparison):
         parts = (slice(self.n_valid), slice(self.n_valid, None))
         return learn, *(Sequences(held_out.x[part], held_out.y[part]) for part in parts)
 
-    def _fit(self, cell: Cell, run: Run) -> Callable[[str, float, int], Trial]:
+    def _fit(self, cell: Cell, run: Run) -> Fit:
         vocab_size, length, epochs = cell
         per_epoch = self.n_train // self.batch_size
 
@@ -89,7 +87,7 @@ class AssociativeRecall(Comparison):
             curve = train(
                 model, shuffled((learn.x, learn.y), self.batch_size, seed), loss,
                 self.recipe(steps, warmup, lr, every), replace(run, seed=seed),
-                f"recall {operator} V{vocab_size} L{length} lr {lr:g} seed {seed}",
+                f"recall {operator} V{vocab_size} L{length} epochs {epochs} lr {lr:g} seed {seed}",
                 evaluate=lambda m: {"accuracy": answer_accuracy(m, valid)},
                 stop=lambda row: row["accuracy"] >= self.enough,
             )  # fmt: skip
@@ -130,8 +128,8 @@ class AssociativeRecall(Comparison):
 def _cell_rows(cell: Cell, chosen: dict[str, list[Trial]]) -> list[Row]:
     return [
         {
-            "vocab_size": cell[0], "length": cell[1], "operator": operator, "lr": trials[0].lr, "seeds": len(trials),
-            "accuracy": fmean(t.test for t in trials), "steps": trials[0].curve[-1]["step"],
+            "vocab_size": cell[0], "length": cell[1], "epochs": cell[2], "operator": operator, "lr": trials[0].lr,
+            "seeds": len(trials), "accuracy": fmean(t.test for t in trials), "steps": trials[0].curve[-1]["step"],
         }
         for operator, trials in chosen.items()
     ]  # fmt: skip
