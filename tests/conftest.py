@@ -73,6 +73,21 @@ def checkout(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def nobodys_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cache, no mirror, no checkout data and no proxy but the test's own."""
+    monkeypatch.setenv("HYENA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HYENA_DATA_MIRROR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("hyena.paths.root", lambda: tmp_path / "checkout")
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Path:
+    """Where a fetched test file belongs."""
+    return tmp_path / "cache" / "text" / "file.bin"
+
+
+@pytest.fixture
 def make(tmp_path: Path):
     """Write a registry of the given tables and read it as the package reads its own."""
 

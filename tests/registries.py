@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
+
+import pytest
+
+from hyena.data.fetch import fetch
+from hyena.data.registry import Entry
+from hyena.errors import HyenaError
 
 RIGHT = b"the right bytes " * 375
 WRONG = b"some other bytes" * 375
@@ -46,3 +53,20 @@ def table(*sources: dict, **changes: object) -> dict:
 
 def in_wheel(hash_of_wheel: str, member: str = "tiny/data.bin") -> dict:
     return {"kind": "wheel", "requirement": "tiny==1.0", "sha256": hash_of_wheel, "member": member}
+
+
+def in_deb(hash_of_package: str, member: str = "usr/share/tiny/data.bin") -> dict:
+    return {"kind": "deb", "requirement": "tiny=1.0", "sha256": hash_of_package, "member": member}
+
+
+def refused(name: str, entries: dict[str, Entry]) -> str:
+    """What is said of an entry that cannot be fetched."""
+    with pytest.raises(HyenaError) as caught:
+        fetch(name, entries)
+    assert "\n" not in str(caught.value), "an error is one line"
+    return str(caught.value)
+
+
+def leftovers(cached: Path) -> list[str]:
+    """What lies where the fetched file would."""
+    return sorted(path.name for path in cached.parent.iterdir()) if cached.parent.exists() else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import gzip
 import hashlib
@@ -11,35 +10,19 @@ import os
 import sys
 import threading
 import types
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from registries import IN_MIRROR, RIGHT, WRONG, in_wheel, sha256, table
+from registries import IN_MIRROR, RIGHT, WRONG, leftovers, refused, sha256, table
 
-from hyena import paths
 from hyena.data.fetch import build, fetch
-from hyena.data.registry import Entry, entry
+from hyena.data.registry import entry
 from hyena.errors import HyenaError
 
-OFFLINE = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "", "PIP_EXTRA_INDEX_URL": ""}
-
-
-@pytest.fixture(autouse=True)
-def nobodys_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No cache, no mirror, no checkout data and no proxy but the test's own."""
-    monkeypatch.setenv("HYENA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("HYENA_DATA_MIRROR", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(paths, "root", lambda: tmp_path / "checkout")
-
-
-@pytest.fixture
-def cached(tmp_path: Path) -> Path:
-    return tmp_path / "cache" / "text" / "file.bin"
+pytestmark = pytest.mark.usefixtures("nobodys_machine")
 
 
 @pytest.fixture
@@ -75,17 +58,6 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-def refused(name: str, entries: dict[str, Entry]) -> str:
-    with pytest.raises(HyenaError) as caught:
-        fetch(name, entries)
-    assert "\n" not in str(caught.value), "an error is one line"
-    return str(caught.value)
-
-
-def leftovers(cached: Path) -> list[str]:
-    return sorted(path.name for path in cached.parent.iterdir()) if cached.parent.exists() else []
-
-
 def url(address: str) -> dict:
     return {"kind": "url", "url": address}
 
@@ -96,7 +68,7 @@ def url(address: str) -> dict:
 def test_a_download_lands_in_the_cache_and_is_not_repeated(make, server: str, cached: Path) -> None:
     entries = make(thing=table(url(f"{server}/good")))
     first, second = fetch("thing", entries), fetch("thing", entries)
-    assert (first.path, first.sha256, first.source) == (cached, sha256(RIGHT), f"url {server}/good")
+    assert (first.path, first.hash, first.source) == (cached, sha256(RIGHT), f"url {server}/good")
     assert (second.path, second.source) == (cached, "cache")
     assert cached.read_bytes() == RIGHT
     assert leftovers(cached) == ["file.bin"]
@@ -122,7 +94,7 @@ def test_sources_are_tried_in_order_until_one_gives_the_right_bytes(make, server
 def test_any_of_several_accepted_hashes_will_do_and_the_one_used_is_recorded(make, mirror: Path) -> None:
     (mirror / "public.bin").write_bytes(WRONG)
     entries = make(thing=table(IN_MIRROR, sha256=[sha256(RIGHT), sha256(WRONG)]))
-    assert fetch("thing", entries).sha256 == sha256(WRONG)
+    assert fetch("thing", entries).hash == sha256(WRONG)
 
 
 def test_a_simulator_writes_the_file_and_is_verified_like_any_source(make, monkeypatch, cached: Path) -> None:
@@ -142,7 +114,7 @@ def test_two_fetches_at_once_both_end_with_the_whole_file(make, server: str, cac
     cached.parent.mkdir(parents=True)
     cached.write_bytes(WRONG)
     with ThreadPoolExecutor(8) as pool:
-        assert {found.sha256 for found in pool.map(lambda _: fetch("thing", entries), range(8))} == {sha256(RIGHT)}
+        assert {found.hash for found in pool.map(lambda _: fetch("thing", entries), range(8))} == {sha256(RIGHT)}
     assert cached.read_bytes() == RIGHT
 
 
@@ -156,7 +128,7 @@ def test_the_same_content_in_another_wrapper_is_accepted_by_its_content_hash(mak
         (mirror / "public.bin").write_bytes(content)
         pinned = table(IN_MIRROR, file=f"{len(content)}.gz", content_sha256=[sha256(RIGHT)])
         del pinned["sha256"]
-        assert fetch("thing", make(thing=pinned)).sha256 == sha256(RIGHT)
+        assert fetch("thing", make(thing=pinned)).hash == sha256(RIGHT)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +153,7 @@ def test_a_mirror_may_vouch_for_its_own_file_and_the_hash_used_is_recorded(make,
     (mirror / "registry.txt").write_text(f"other.bin {sha256(WRONG)}\n")
     assert "wrong bytes" in refused("thing", entries), "a line for another file vouches for nothing"
     (mirror / "registry.txt").write_text(f"other.bin {sha256(RIGHT)}\npublic.bin {sha256(WRONG)}\n")
-    assert fetch("thing", entries).sha256 == sha256(WRONG)
+    assert fetch("thing", entries).hash == sha256(WRONG)
     assert fetch("thing", entries).source == "cache"
 
 
@@ -278,7 +250,7 @@ def test_build_leaves_exactly_the_default_tier(make, mirror: Path, tmp_path: Pat
         (folder / stray).parent.mkdir(parents=True, exist_ok=True)
         (folder / stray).write_bytes(WRONG)
     (built,) = build(folder, entries)
-    assert (built.path, built.sha256) == (folder / "text" / "file.bin", sha256(RIGHT))
+    assert (built.path, built.hash) == (folder / "text" / "file.bin", sha256(RIGHT))
     assert sorted(path.name for path in folder.parent.rglob("*")) == ["data", "file.bin", "text"]
     assert built.path.read_bytes() == RIGHT
     written = built.path.stat().st_mtime_ns
@@ -298,7 +270,7 @@ def test_build_takes_no_vouched_file(make, mirror: Path, tmp_path: Path) -> None
     (mirror / "public.bin").write_bytes(WRONG)
     (mirror / "registry.txt").write_text(f"public.bin {sha256(WRONG)}\n")
     entries = make(wanted=table(IN_MIRROR, tier="default"))
-    assert fetch("wanted", entries).sha256 == sha256(WRONG)
+    assert fetch("wanted", entries).hash == sha256(WRONG)
     with pytest.raises(HyenaError, match="wrong bytes"):
         build(tmp_path / "data", entries)
 
@@ -310,57 +282,29 @@ def test_build_refuses_a_folder_that_holds_more_than_data(make, tmp_path: Path) 
         build(Path.cwd(), make())
 
 
-# Package archives
+@pytest.mark.parametrize(
+    "fasta",
+    [b">20\nACGTN\nACGT\n", b">chr20 hg19\nacgtnac\ngt", b">x\r\nACGTNACGT\r\n"],
+    ids=["wrapped", "lower", "dos"],
+)
+def test_a_sequence_is_pinned_by_its_letters_whatever_the_file_looks_like(make, mirror: Path, fasta: bytes) -> None:
+    (mirror / "public.bin").write_bytes(gzip.compress(fasta))
+    m5 = hashlib.md5(b"ACGTNACGT").hexdigest()
+    pinned = table(IN_MIRROR, file="file.fa.gz", sequence_md5=[m5])
+    del pinned["sha256"]
+    assert fetch("thing", make(thing=pinned)).hash == m5
 
 
-@pytest.fixture
-def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package archive with data inside, in a folder that stands for the package index."""
-    files = {
-        "tiny/data.bin": RIGHT,
-        "tiny-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
-        "tiny-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    digests = {name: base64.urlsafe_b64encode(hashlib.sha256(body).digest()) for name, body in files.items()}
-    record = [f"{name},sha256={digests[name].decode().rstrip('=')},{len(body)}" for name, body in files.items()]
-    files["tiny-1.0.dist-info/RECORD"] = "\n".join([*record, "tiny-1.0.dist-info/RECORD,,"]).encode()
-    path = tmp_path / "index" / "tiny-1.0-py3-none-any.whl"
-    path.parent.mkdir()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, body in files.items():
-            archive.writestr(name, body)
-    for name, value in OFFLINE.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
-    return path
-
-
-def test_a_member_of_a_package_archive_is_read_and_the_archive_kept(make, wheel: Path, cached: Path) -> None:
-    entries = make(thing=table(in_wheel(sha256(wheel.read_bytes()))))
-    assert fetch("thing", entries).source == "wheel tiny==1.0"
-    assert cached.read_bytes() == RIGHT
-    assert [path.name for path in (cached.parents[1] / "archives").iterdir()] == [wheel.name]
-    cached.unlink()
-    wheel.unlink()
-    assert fetch("thing", entries).path == cached, "the kept archive needs no index"
-
-
-def test_a_wheel_of_another_hash_is_refused_with_both_hashes(make, wheel: Path, cached: Path) -> None:
-    message = refused("thing", make(thing=table(in_wheel("0" * 64))))
-    assert f"expected sha256 {'0' * 64}, found {sha256(wheel.read_bytes())}" in message
-    assert "take tiny/data.bin out of it" in message
-    assert leftovers(cached) == []
-
-
-def test_a_wheel_without_the_member_says_so(make, wheel: Path) -> None:
-    message = refused("thing", make(thing=table(in_wheel(sha256(wheel.read_bytes()), "tiny/gone.bin"))))
-    assert "no item named 'tiny/gone.bin'" in message
-
-
-def test_without_an_index_the_error_does_not_blame_the_package(make, wheel: Path, monkeypatch) -> None:
-    monkeypatch.setenv("PIP_FIND_LINKS", "")
-    message = refused("thing", make(thing=table(in_wheel("0" * 64))))
-    assert "no package index reachable (or it does not carry tiny==1.0)" in message
+@pytest.mark.parametrize(
+    ("fasta", "said"),
+    [(b">20\nACGTA\n", "expected md5 of the upper-case sequence"), (b">a\nAC\n>b\nGT\n", "2 sequences where one")],
+    ids=["another", "two"],
+)
+def test_another_sequence_is_refused(make, mirror: Path, fasta: bytes, said: str) -> None:
+    (mirror / "public.bin").write_bytes(fasta)
+    pinned = table(IN_MIRROR, file="file.fa", sequence_md5=[hashlib.md5(b"ACGT").hexdigest()])
+    del pinned["sha256"]
+    assert said in refused("thing", make(thing=pinned))
 
 
 @pytest.mark.data

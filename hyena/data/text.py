@@ -52,7 +52,7 @@ def load_corpus(source: str) -> Corpus:
         parts = _split_in_order(raw.path.read_bytes())
     else:
         parts = _wikitext(raw.path)
-    return Corpus(source, *map(_tensor, parts), sha256=raw.sha256)
+    return Corpus(source, *map(_tensor, parts), sha256=raw.hash)
 
 
 def wikipedia_articles(path: Path) -> Iterator[bytes]:
