@@ -1,0 +1,270 @@
+"""Labelled DNA: sequences with classes, in three parts that share no stretch of the genome.
+
+>>> task = load_task("oct4-mafk")
+>>> task.train.x.shape, task.classes
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from hyena.data.fetch import fetch
+from hyena.data.genes import Gene, Site, read_genes
+from hyena.data.genome import PARTS, Genome, Interval, Loaded, open_fasta, split_blocks, split_records
+from hyena.data.nucleotides import N, encode, pad, reverse_complement
+from hyena.errors import HyenaError, unknown
+
+BLOCK = 1_000_000  # bp of chromosome 20 that are held out together
+SPLICE_WINDOW, PROMOTER_WINDOW = 400, 300
+VALID, TEST = ("chr8", "chr9"), ("chr1", "chr20", "chr21")  # of the ChIP windows
+GUE = {
+    "prom_core_all": ("gue-promoters", "GUE/prom/prom_core_all"),
+    "prom_core_notata": ("gue-promoters", "GUE/prom/prom_core_notata"),
+    "prom_core_tata": ("gue-promoters", "GUE/prom/prom_core_tata"),
+    "prom_300_tata": ("gue-promoters", "GUE/prom/prom_300_tata"),
+    "tf_0": ("gue-factors", "GUE/tf/0"),
+    "tf_1": ("gue-factors", "GUE/tf/1"),
+    "tf_2": ("gue-factors", "GUE/tf/2"),
+}
+Found = dict[str, list[tuple[UInt8[np.ndarray, " _"], int]]]  # by part: sequences and their classes
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Tokens with padding on the right, the mask of what is none, and one class for each sequence."""
+
+    x: Int[np.ndarray, "examples length"]
+    mask: Bool[np.ndarray, "examples length"]
+    y: Int[np.ndarray, " examples"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task; `data` holds the hash of every file that it is made of."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Labelled
+    valid: Labelled
+    test: Labelled
+    data: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Of the longest sequence: all parts are padded to it."""
+        return self.train.x.shape[1]
+
+
+def load_task(name: str, fasta: str = "") -> Task:
+    """A task by name, or one of your own: a CSV file of sequences, or of places in a FASTA file, with labels.
+
+    * `oct4-mafk`: which of two proteins was bound to a window of 200 bp (ChIP-seq); whole chromosomes held out.
+    * `donor`, `acceptor`: is there a splice site in the middle of 400 bp of chromosome 20, or another GT (AG) of a
+      transcript? `promoter`: a transcription start, or another place of the chromosome? Blocks of 1 Mb held out.
+    * `gue/prom_core_tata` and others: tasks of the GUE benchmark with its own three parts.
+    * a path that ends in `.csv`: as `read_csv`, with `fasta` the genome that its places lie in.
+
+    Raises:
+        HyenaError: an unknown name, data that cannot be had, or a file that `read_csv` refuses.
+    """
+    if name.endswith(".csv"):
+        return read_csv(Path(name), open_fasta(fasta) if fasta else None)
+    makers: dict[str, Callable[[], Task]] = {
+        "oct4-mafk": oct4_mafk,
+        **{kind: lambda kind=kind: splice_sites(kind) for kind in ("donor", "acceptor")},
+        "promoter": promoters,
+        **{f"gue/{group}": lambda group=group: gue(group) for group in GUE},
+    }
+    if name not in makers:
+        raise unknown("task", name, makers)
+    return makers[name]()
+
+
+def oct4_mafk() -> Task:
+    """7,997 windows around ChIP-seq peaks; chromosomes 8 and 9 validate, 1, 20 and 21 test."""
+    windows, split, hashes = chip_windows()
+    found = {
+        part: [(windows.records[record], int(record.startswith("mafk"))) for record, _, _ in intervals]
+        for part, intervals in split.items()
+    }
+    return _task("oct4-mafk", ("Oct4", "Mafk"), found, hashes)
+
+
+def chip_windows() -> tuple[Loaded, dict[str, list[Interval]], dict[str, str]]:
+    """The ChIP windows as records `oct4/chr1:15710957-15711157`, split by chromosome, and the hashes of the files."""
+    records, hashes = {}, {}
+    for name in ("oct4", "oct4-test", "mafk", "mafk-test"):
+        file = fetch(name)
+        hashes[name] = file.hash
+        genome = open_fasta(file.path)
+        records |= {f"{name.partition('-')[0]}/{record}": genome.record(record) for record in genome.lengths}
+    chromosome = {record: record.partition("/")[2].partition(":")[0] for record in records}
+    held_out = {
+        part: [record for record in records if chromosome[record] in chosen]
+        for part, chosen in (("valid", VALID), ("test", TEST))
+    }
+    windows = Loaded("the ChIP windows", records)
+    return windows, split_records(windows.lengths, **held_out), hashes
+
+
+def splice_sites(kind: str) -> Task:
+    """Annotated splice sites of chromosome 20, and as many other places with the same two letters.
+
+    A donor is where an intron begins (GT), an acceptor where it ends (AG), read on the strand of the gene; the two
+    letters stand in the middle of the window. Decoys come from transcripts too, read on the strand of the gene, so
+    that neither the two letters nor "inside a gene" gives the answer away.
+    """
+    letters, genes, hashes = chromosome_20()
+    pair = encode({"donor": "GT", "acceptor": "AG"}[kind])
+    annotated = {site for gene in genes for site in gene.splice_sites(kind)}
+    real = sorted(site for site in annotated if np.array_equal(around(letters, site, 2), pair))
+    decoys = _decoys(letters, genes, annotated, pair, len(real))
+    return _task(kind, ("decoy", kind), _in_blocks(letters, (decoys, real), SPLICE_WINDOW), hashes)
+
+
+def promoters() -> Task:
+    """Transcription starts of chromosome 20, 200 bp before and 100 after, and as many places far from any."""
+    letters, genes, hashes = chromosome_20()
+    starts = sorted({gene.transcription_start for gene in genes})
+    known = np.array([site.at for site in starts])
+    rng = np.random.default_rng(0)
+    others: list[Site] = []
+    while len(others) < len(starts):
+        at = int(rng.integers(PROMOTER_WINDOW, len(letters) - PROMOTER_WINDOW))
+        if np.abs(known - at).min() > 2 * PROMOTER_WINDOW and (letters[at - 300 : at + 300] != N).all():
+            others.append(Site(at, "+-"[int(rng.integers(2))]))
+    moved = [Site(at - 50 if strand == "+" else at + 50, strand) for at, strand in starts]
+    return _task("promoter", ("other", "promoter"), _in_blocks(letters, (others, moved), PROMOTER_WINDOW), hashes)
+
+
+def gue(group: str) -> Task:
+    """One task of the GUE benchmark (Zhou et al. 2024, arXiv 2306.15006), with its own train, dev and test parts."""
+    entry, folder = GUE[group]
+    file = fetch(entry)
+    found: Found = {}
+    with zipfile.ZipFile(file.path) as archive:
+        for part, name in zip(PARTS, ("train", "dev", "test"), strict=True):
+            rows = csv.DictReader(io.TextIOWrapper(archive.open(f"{folder}/{name}.csv"), "utf-8"))
+            found[part] = [(encode(row["sequence"], f"{group}, {name}"), int(row["label"])) for row in rows]
+    return _task(f"gue/{group}", ("0", "1"), found, {entry: file.hash})
+
+
+def read_csv(path: Path, genome: Genome | None = None) -> Task:
+    """Sequences and labels of your own, with a header line.
+
+    Columns `sequence,label`; or `record,start,end,label` with a genome, `strand` (+ or -) optional. A column `part`
+    with train, valid and test says what is held out; without it a fixed tenth validates and another tests, by the
+    hash of the sequence, so that equal sequences never stand on both sides.
+
+    Raises:
+        HyenaError: a missing column, a bad line (named by its number), fewer than two labels, or an empty part.
+    """
+    try:
+        content = path.read_bytes()
+        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise HyenaError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    wanted = {"sequence", "label"} if genome is None else {"record", "start", "end", "label"}
+    if not rows or (missing := sorted(wanted - rows[0].keys())):
+        what = f"no column {missing[0]!r}" if rows else "no row"
+        raise HyenaError(f"{path} has {what}; it needs a header with {', '.join(sorted(wanted))}")
+    classes = tuple(sorted({row["label"] or "" for row in rows}))
+    if len(classes) < 2:
+        raise HyenaError(f"{path} has only the label {classes[0]!r}; a classifier needs two or more")
+    found: Found = {part: [] for part in PARTS}
+    for number, row in enumerate(rows, start=2):
+        sequence = _sequence(row, genome, f"{path}, line {number}")
+        part = row["part"] if "part" in row else _part_of(sequence)
+        if part not in PARTS:
+            raise HyenaError(f"{path}, line {number}: part is train, valid or test, got {part!r}")
+        found[part].append((sequence, classes.index(row["label"] or "")))
+    return _task(path.stem, classes, found, {path.name: hashlib.sha256(content).hexdigest()})
+
+
+def chromosome_20() -> tuple[UInt8[np.ndarray, " length"], list[Gene], dict[str, str]]:
+    """Its letters, its genes, and the hashes of both files."""
+    chromosome, table = fetch("chr20"), fetch("genes-grch37")
+    letters = open_fasta(chromosome.path)
+    (record,) = letters.lengths  # named "20" or "chr20", by source
+    return letters.record(record), read_genes(table.path, "20"), {f.name: f.hash for f in (chromosome, table)}
+
+
+def around(letters: UInt8[np.ndarray, " length"], site: Site, width: int) -> UInt8[np.ndarray, " width"]:
+    """The window of even `width` with a site in its middle, read on the site's strand."""
+    window = letters[site.at - width // 2 : site.at + width // 2]
+    return window if site.strand == "+" else reverse_complement(window)
+
+
+def _decoys(letters: np.ndarray, genes: list[Gene], annotated: set[Site], pair: np.ndarray, count: int) -> list[Site]:
+    """Places inside transcripts that read `pair` and are not annotated; drawn with a fixed seed."""
+    rng = np.random.default_rng(0)
+    lengths = np.array([gene.end - gene.start for gene in genes])
+    chosen = rng.choice(len(genes), size=100 * count, p=lengths / lengths.sum())
+    places = rng.random(len(chosen)) * lengths[chosen]
+    found: set[Site] = set()
+    for i, place in zip(chosen, places, strict=True):
+        site = Site(genes[i].start + int(place), genes[i].strand)
+        if site not in annotated and np.array_equal(around(letters, site, 2), pair):
+            found.add(site)
+        if len(found) == count:
+            return sorted(found)
+    raise HyenaError(f"only {len(found)} of {count} decoys found in {len(genes)} transcripts")
+
+
+def _in_blocks(letters: np.ndarray, sites: Iterable[Iterable[Site]], width: int) -> Found:
+    """Windows around the sites of each class, by the block that they lie in; one that crosses a border is left out."""
+    split = split_blocks({"": len(letters)}, BLOCK)
+    part_at = np.empty(len(letters), dtype=np.uint8)
+    for i, part in enumerate(PARTS):
+        for _, start, end in split[part]:
+            part_at[start:end] = i
+    found: Found = {part: [] for part in PARTS}
+    for label, some in enumerate(sites):
+        for site in some:
+            first, last = part_at[[site.at - width // 2, site.at + width // 2 - 1]]
+            if first == last:
+                found[PARTS[first]].append((around(letters, site, width), label))
+    return found
+
+
+def _sequence(row: Mapping[str, str], genome: Genome | None, where: str) -> UInt8[np.ndarray, " _"]:
+    if genome is None:
+        if not row["sequence"]:
+            raise HyenaError(f"{where}: the sequence is empty")
+        return encode(row["sequence"], where)
+    try:
+        interval = Interval(row["record"], int(row["start"]), int(row["end"]))
+    except (TypeError, ValueError):
+        raise HyenaError(f"{where}: start and end are whole numbers, got {row['start']!r} and {row['end']!r}") from None
+    strand = row.get("strand") or "+"
+    if strand not in "+-":
+        raise HyenaError(f"{where}: strand is + or -, got {strand!r}")
+    try:
+        window = genome[interval]
+    except HyenaError as error:
+        raise HyenaError(f"{where}: {error}") from None
+    return window if strand == "+" else reverse_complement(window)
+
+
+def _part_of(sequence: np.ndarray) -> str:
+    return {8: "valid", 9: "test"}.get(hashlib.sha256(sequence.tobytes()).digest()[0] % 10, "train")
+
+
+def _task(name: str, classes: tuple[str, ...], found: Found, hashes: dict[str, str]) -> Task:
+    if empty := [part for part, rows in found.items() if not rows]:
+        raise HyenaError(f"{name}: no sequence is in the part {empty[0]!r}; more are needed, or a column `part`")
+    length = max(len(sequence) for rows in found.values() for sequence, _ in rows)
+    parts = {}
+    for part, rows in found.items():
+        x, mask = pad([sequence for sequence, _ in rows], length)
+        parts[part] = Labelled(x, mask, np.array([label for _, label in rows]))
+    return Task(name, classes, **parts, data=hashes)
