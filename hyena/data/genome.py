@@ -96,6 +96,9 @@ class Loaded:
         return self.records[interval.record][interval.start : interval.end]
 
 
+Records = Genome | Loaded
+
+
 def open_fasta(path: str | Path) -> Genome:
     """A FASTA file: plain, gzip or bgzip, upper or lower case, any line ends.
 
@@ -191,7 +194,7 @@ def tiles(intervals: Sequence[Interval], length: int) -> list[Interval]:
 
 
 def known_tiles(
-    genome: Genome | Loaded, intervals: Sequence[Interval], length: int, limit: int, most_unknown: float = 0.1
+    genome: Records, intervals: Sequence[Interval], length: int, limit: int, most_unknown: float = 0.1
 ) -> UInt8[np.ndarray, "windows length"]:
     """At most `limit` tiles, evenly spread, that have no larger share of N than `most_unknown`.
 
@@ -213,7 +216,7 @@ def known_tiles(
 
 
 def random_windows(
-    genome: Genome | Loaded,
+    genome: Records,
     intervals: Sequence[Interval],
     length: int,
     count: int,
@@ -240,7 +243,7 @@ def random_windows(
 
 
 def _draw(
-    genome: Genome,
+    genome: Records,
     intervals: Sequence[Interval],
     starts: np.ndarray,
     length: int,
