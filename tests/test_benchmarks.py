@@ -20,6 +20,10 @@ TINY = {
     "fftconv": {
         "CASES": [(2, 4, 16), (1, 2, 40)], "LEADS": [("blocks", "BLOCK_BYTES", 2**62, (1, 2, 40))], "ROUNDS": 1,
     },
+    "genome": {
+        "LENGTHS": (64, 128), "MILLION": 200, "COMPARED": 64, "TRAINED": (64, 128), "SMALL": (8, 1), "LARGE": (8, 2),
+        "ROUNDS": 1,
+    },
     "streaming": {"LENGTHS": (100, 200), "CHANNELS": 4, "SAMPLES": 3, "ROUNDS": 1},
 }  # fmt: skip
 
@@ -109,6 +113,35 @@ def test_fftconv_stores_speed_and_memory_by_case(tiny, tmp_path) -> None:
     assert all(r[name] > 0 for r in rows for name in ratios)
     assert [(lead["lead"], lead["length"]) for lead in found["leads"]] == [("blocks", 40)]
     assert len(shown.splitlines()) == 1 + 2 + 1
+
+
+def test_genome_stores_ratios_seconds_and_memory(tiny, tmp_path) -> None:
+    shown = tiny("genome").main()
+    found = stored(tmp_path, "genome")
+    assert [row["length"] for row in found["attention / hyena"]] == [64, 128]
+    assert all(row["forward"] > 0 and row["training step"] > 0 for row in found["attention / hyena"])
+    assert [(row["length"], row["products"]) for row in found["million"]] == [(200, "float32"), (200, "bfloat16")]
+    assert [row["length"] for row in found["training"]] == [64, 128]
+    assert all(0 < row["peak GB"] < 4 and row["seconds"] > 0 for row in (*found["million"], *found["training"]))
+    assert 0 < found["bfloat16 error"] < 0.1
+    assert found["metrics"]["million_seconds"] == found["million"][0]["seconds"]
+    assert len(shown.splitlines()) == 2 + 2 + 2 + 1
+
+
+def test_attention_is_left_out_beyond_the_length_that_takes_too_long(tiny, monkeypatch) -> None:
+    module = tiny("genome")
+    monkeypatch.setattr(module, "SECONDS", 0.0)
+    first, second = module.measured_runtime()
+    assert first["forward"] > 0 and first["training step"] > 0
+    assert second["forward"] is None and second["training step"] is None and second["forward seconds"] > 0
+
+
+def test_training_ends_before_the_memory_does(tiny, tmp_path, monkeypatch) -> None:
+    module = tiny("genome")
+    monkeypatch.setattr(module, "MEMORY", 1)
+    monkeypatch.setattr(module, "alone", lambda *case: {"length": case[1], "seconds": 1.0, "peak GB": 1.0})
+    module.main()
+    assert [row["length"] for row in stored(tmp_path, "genome")["training"]] == [64]
 
 
 def test_streaming_stores_ratios_and_growth_by_length(tiny, tmp_path) -> None:

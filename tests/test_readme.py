@@ -1,12 +1,15 @@
 """The README tells the truth: its code runs, its commands parse, its links lead somewhere, its counts are today's."""
 
+import gzip
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.torch import save_file
 
-from hyena import claims, source
+from hyena import HyenaDNA, claims, source
 from hyena.cli import parser
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -20,11 +23,30 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_code_example_runs():
-    (code,) = blocks("python")
     names: dict[str, object] = {}
-    exec(code, names)
+    exec(blocks("python")[0], names)
     assert names["y"].shape == (2, 8192, 256)
     assert names["text"].shape == (1, 104)
+
+
+def test_the_example_of_dna_runs(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    letters = ["".join(rng.choice(list("acgtACGTN"), 2500)) for _ in range(60)]
+    (tmp_path / "genome.fa.gz").write_bytes(gzip.compress(f">chr1\n{letters[0]}\n".encode()))
+    rows = "".join(f"{sequence[:50]},{i % 2}\n" for i, sequence in enumerate(letters))
+    (tmp_path / "mine.csv").write_text("sequence,label\n" + rows)
+    published = tmp_path / "cache" / "models" / "hyenadna-tiny-1k-seqlen-hf.safetensors"
+    published.parent.mkdir(parents=True)
+    weights = {name: t.clone() for name, t in HyenaDNA.named("tiny-1k-seqlen").state_dict().items()}
+    save_file(weights, published)
+    monkeypatch.setenv("HYENA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(blocks("python")[1], names)
+    assert names["embeddings"].shape == (1, 1000, 128)
+    assert names["effect"].shape == (20, 4) and names["effect"].abs().max() > 0
+    assert names["classifier"](names["tokens"][None]).shape == (1, 2)
+    assert names["task"].classes == ("0", "1")
 
 
 def test_every_command_is_one():

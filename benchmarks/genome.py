@@ -1,0 +1,151 @@
+"""Long DNA on this machine: `hyena bench genome`.
+
+- *runtime*: the smallest published geometry (2 layers, width 128; Figure 4.1) against the same blocks around fused
+  attention, batch 1, forward and training step with every block recomputed (gradient checkpointing). Ratios above 1
+  mean that HyenaDNA is faster; attention is run up to the length at which a step would take more than `SECONDS`.
+- *million*: one sequence through the largest published geometry (8 layers, width 256), a few channels at a time
+  (`hyena.models.lean`): seconds, peak memory of the process, and the difference that products in bfloat16 make.
+- *training*: the largest geometry's training step with recomputed blocks, at doubling lengths as long as the process
+  stays below `MEMORY` bytes.
+
+Weights are random: what is measured does not depend on them. Each case of the last two has a process of its own, so
+that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from hyena.models.attention import CausalAttention
+from hyena.models.hyenadna import HyenaDNA
+from hyena.models.lean import lean_hidden
+from hyena.models.lm import LanguageModel, next_token_loss
+from hyena.paths import root, write_atomically
+
+LENGTHS = tuple(2**i for i in range(10, 21))
+SECONDS = 60.0
+ROUNDS = 3
+MILLION = 1_000_000
+COMPARED = 65_536  # letters on which bfloat16 is compared with float32
+TRAINED = tuple(2**i for i in range(13, 20))
+MEMORY = 16 * 2**30
+SMALL, LARGE = (128, 2), (256, 8)  # width and layers
+
+
+def main(device: str = "cpu") -> str:
+    """Run every case, write `benchmarks/results/genome.<device>.json` and return the table."""
+    if device != "cpu":
+        raise SystemExit("this benchmark measures a CPU and its memory")
+    runtime = measured_runtime()
+    million = [alone("forward", MILLION, kind) for kind in ("float32", "bfloat16")]
+    error = difference()
+    training = []
+    for length in TRAINED:
+        training.append(alone("training", length, "float32"))
+        if 2 * training[-1]["peak GB"] * 2**30 > MEMORY:
+            break
+    about = {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
+    metrics = {f"step_{row['length']}": row["training step"] for row in runtime if row["training step"]}
+    metrics |= {"million_seconds": million[0]["seconds"], "million_gb": million[0]["peak GB"]}
+    stored = {
+        "about": about, "attention / hyena": runtime, "million": million, "bfloat16 error": error,
+        "training": training, "metrics": metrics,
+    }  # fmt: skip
+    write_atomically(root() / "benchmarks" / "results" / f"genome.{device}.json", json.dumps(stored, indent=1) + "\n")
+    lines = [json.dumps(row) for row in (*runtime, *million, *training)]
+    return "\n".join([*lines, f"bfloat16 products against float32: {error:.2e} (relative)"])
+
+
+def measured_runtime() -> list[dict[str, float | None]]:
+    """Seconds of HyenaDNA, and the ratio to attention, at every length."""
+    rows: list[dict[str, float | None]] = []
+    modes = {"forward": forward, "training step": training_step}
+    open_modes = set(modes)  # in which attention is still run
+    for length in LENGTHS:
+        row: dict[str, float | None] = {"length": length}
+        for mode, run in modes.items():
+            ours = seconds(partial(run, HyenaDNA(*SMALL, length, checkpointing=True), letters(length)[None]))
+            row |= {f"{mode} seconds": round(ours, 4), mode: None}
+            if mode in open_modes:
+                theirs = seconds(partial(run, attention_model(length), letters(length)[None]))
+                row[mode] = round(theirs / ours, 2)
+                if 4 * theirs > SECONDS:  # twice the length takes four times as long
+                    open_modes.remove(mode)
+        rows.append(row)
+    return rows
+
+
+def attention_model(length: int) -> LanguageModel:
+    width, layers = SMALL
+    return LanguageModel(
+        12, width, layers, 4 * width, lambda: CausalAttention(width, 8), l_max=length, positions=True
+    )  # fmt: skip
+
+
+def letters(length: int) -> Tensor:
+    return torch.randint(7, 11, (length,), generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def forward(model: nn.Module, tokens: Tensor) -> None:
+    model.eval()(tokens)
+
+
+def training_step(model: nn.Module, tokens: Tensor) -> None:
+    next_token_loss(model.train()(tokens)[:, :-1], tokens[:, 1:]).backward()
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Median of a few runs after one that does not count; of one alone where that is long."""
+    times = []
+    while len(times) < ROUNDS + 1:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+        if times[0] > SECONDS / 10:
+            return times[0]
+    return median(times[1:])
+
+
+def alone(what: str, length: int, kind: str) -> dict[str, float | str]:
+    """A case in a process of its own."""
+    command = [sys.executable, __file__, what, str(length), kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def case(what: str, length: int, kind: str) -> dict[str, float | str]:
+    """Seconds, and the most memory that this process has held."""
+    torch.manual_seed(0)
+    model = HyenaDNA(*LARGE, length, checkpointing=True)
+    start = time.perf_counter()
+    if what == "forward":
+        lean_hidden(model.eval(), letters(length), matmul=getattr(torch, kind))
+    else:
+        training_step(model, letters(length)[None])
+    took = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"length": length, "products": kind, "seconds": round(took, 2), "peak GB": round(peak / 2**30, 2)}
+
+
+def difference() -> float:
+    """Root mean square difference of hidden states with bfloat16 products, relative to those in float32."""
+    torch.manual_seed(0)
+    model, tokens = HyenaDNA(*LARGE, COMPARED).eval(), letters(COMPARED)
+    exact, rounded = lean_hidden(model, tokens), lean_hidden(model, tokens, matmul=torch.bfloat16)
+    return float(f"{((rounded - exact).norm() / exact.norm()).item():.2g}")
+
+
+if __name__ == "__main__":
+    print(json.dumps(case(sys.argv[1], int(sys.argv[2]), sys.argv[3])))
