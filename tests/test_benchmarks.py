@@ -115,17 +115,20 @@ def test_fftconv_stores_speed_and_memory_by_case(tiny, tmp_path) -> None:
     assert len(shown.splitlines()) == 1 + 2 + 1
 
 
-def test_genome_stores_ratios_seconds_and_memory(tiny, tmp_path) -> None:
-    shown = tiny("genome").main()
+@pytest.mark.parametrize("kinds", [["float32"], ["float32", "bfloat16"]], ids=len)
+def test_genome_stores_ratios_seconds_and_memory(tiny, tmp_path, monkeypatch, kinds: list[str]) -> None:
+    module = tiny("genome")
+    monkeypatch.setattr(module, "bfloat16_is_faster", lambda: len(kinds) == 2)
+    shown = module.main()
     found = stored(tmp_path, "genome")
     assert [row["length"] for row in found["attention / hyena"]] == [64, 128]
     assert all(row["forward"] > 0 and row["training step"] > 0 for row in found["attention / hyena"])
-    assert [(row["length"], row["products"]) for row in found["million"]] == [(200, "float32"), (200, "bfloat16")]
+    assert [(row["length"], row["products"]) for row in found["million"]] == [(200, kind) for kind in kinds]
     assert [row["length"] for row in found["training"]] == [64, 128]
     assert all(0 < row["peak GB"] < 4 and row["seconds"] > 0 for row in (*found["million"], *found["training"]))
     assert 0 < found["bfloat16 error"] < 0.1
     assert found["metrics"]["million_seconds"] == found["million"][0]["seconds"]
-    assert len(shown.splitlines()) == 2 + 2 + 2 + 1
+    assert len(shown.splitlines()) == 2 + len(kinds) + 2 + 1
 
 
 def test_attention_is_left_out_beyond_the_length_that_takes_too_long(tiny, monkeypatch) -> None:

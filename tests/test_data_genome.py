@@ -96,8 +96,9 @@ def test_nothing_is_written_beside_the_file_and_a_changed_file_is_read_anew(tmp_
         (">a\nAC\n>a\nGT\n", 'cannot be indexed: Duplicate key "a"'),
         (">a\nAC\n>b\n", "record 'b' has no sequence"),
         (gzip.compress(FASTA.encode())[:-9], "cannot unpack .*is the file whole"),
+        (gzip.compress(FASTA.encode())[:20] + b"\xff" * 40, "cannot unpack .*is the file whole"),
     ],
-    ids=["empty", "no header", "uneven lines", "one name twice", "no sequence", "truncated"],
+    ids=["empty", "no header", "uneven lines", "one name twice", "no sequence", "truncated", "damaged"],
 )
 def test_what_is_no_fasta_file_is_told_why(tmp_path, content: str | bytes, said: str) -> None:
     with pytest.raises(HyenaError, match=said):
@@ -108,6 +109,13 @@ def test_what_is_no_fasta_file_is_told_why(tmp_path, content: str | bytes, said:
 def test_a_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(HyenaError, match=r"cannot read .*absent\.fa: No such file"):
         open_fasta(tmp_path / "absent.fa")
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HYENA_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(HyenaError, match=r"cannot write to .*; HYENA_CACHE names another folder"):
+        open_fasta(written(tmp_path, FASTA))
 
 
 def test_an_illegal_letter_is_named_with_record_and_position(tmp_path) -> None:
@@ -135,8 +143,15 @@ def test_an_interval_outside_is_refused(tmp_path, interval: tuple[str, int, int]
 
 def test_a_bed_file_gives_intervals(tmp_path) -> None:
     genome = open_fasta(written(tmp_path, FASTA))
-    bed = written(tmp_path, "# regions\none\t0\t4\tname\t+\n\ntwo\t4\t8\n", "regions.bed")
+    bed = written(tmp_path, "# regions\ntrack name=x\none\t0\t4\tname\t+\n\ntwo\t4\t8\n", "regions.bed")
     assert read_bed(bed, genome) == [Interval("one", 0, 4), Interval("two", 4, 8)]
+    with pytest.raises(HyenaError, match=r"cannot read .*absent\.bed: No such file"):
+        read_bed(tmp_path / "absent.bed", genome)
+
+
+def test_a_record_may_be_called_like_a_line_of_a_browser(tmp_path) -> None:
+    genome = open_fasta(written(tmp_path, ">track1\nACGT\n"))
+    assert read_bed(written(tmp_path, "track1\t0\t4\n", "regions.bed"), genome) == [Interval("track1", 0, 4)]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hyena.data import labelled
 from hyena.data.dna import DnaCorpus, in_windows, load_dna
 from hyena.data.genome import Interval, Loaded, open_fasta
-from hyena.data.labelled import Task, load_task, read_csv
-from hyena.data.nucleotides import N, decode, encode
+from hyena.data.labelled import Task, around, load_task, read_csv
+from hyena.data.nucleotides import N, decode, encode, reverse_complement
 from hyena.data.synthetic import IGNORE
 from hyena.errors import HyenaError
 
@@ -59,7 +59,28 @@ def test_without_a_part_equal_sequences_never_stand_on_both_sides(tmp_path) -> N
     task = read_csv(written(tmp_path, "\ufeffsequence,label\r\n" + rows.replace("\n", "\r\n")))
     parts = [{row.tobytes() for row in getattr(task, part).x} for part in ("train", "valid", "test")]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    other = [{reverse_complement(row).tobytes() for row in getattr(task, p).x} for p in ("train", "valid", "test")]
+    assert not (parts[0] & other[1] or parts[0] & other[2] or parts[1] & other[2]), "nor do their other strands"
     assert all(10 <= len(part) <= 30 for part in parts[1:])
+
+
+def test_overlapping_places_never_stand_on_both_sides(tmp_path) -> None:
+    letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 5000))
+    fasta = written(tmp_path, f">chr\n{letters}\n", "genome.fa")
+    rows = "".join(f"chr,{i},{i + 20},{'ab'[i // 3 % 2]}\n" for i in range(0, 4980, 3))
+    task = read_csv(written(tmp_path, "record,start,end,label\n" + rows), open_fasta(fasta))
+    covered = []
+    for part in (task.train, task.valid, task.test):
+        starts = [letters.index(decode(row)) for row in part.x]
+        covered.append({at for start in starts for at in range(start, start + 20)})
+    assert not (covered[0] & covered[1] or covered[0] & covered[2] or covered[1] & covered[2])
+    assert all(len(some) > 300 for some in covered)
+
+
+def test_a_sequence_may_be_longer_than_the_usual_field_of_a_csv(tmp_path) -> None:
+    long = "ACGT" * 40_000
+    task = read_csv(written(tmp_path, "sequence,label,part\n" + ROWS + f"{long},a,train\n"))
+    assert task.length == len(long)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +90,15 @@ def test_without_a_part_equal_sequences_never_stand_on_both_sides(tmp_path) -> N
         ("sequence,class\nACGT,a\n", "has no column 'label'"),
         ("sequence,label\nACGT,a\nGGGG,a\n", "only the label 'a'"),
         ("sequence,label\nACGT,a\nACXT,b\n", "line 3 has 'X' at position 3"),
-        ("sequence,label\nACGT,a\n,b\n", "line 3: the sequence is empty"),
+        ("sequence,label\nACGT,a\n,b\n", "line 3: no sequence"),
+        ("sequence,label\nACGT,a\nGGTT,\n", "line 3: no label"),
+        ("sequence,label\n\n\nACGT,a\nAXGT,b\n", "line 5 has 'X' at position 2"),
+        (
+            "sequence,label,part\nAC,a,train\nGG,b,test\nCC,a,valid\n",
+            "the label 'b' does not occur in the part 'train'",
+        ),
         ("sequence,label,part\nACGT,a,train\nGG,b,tests\n", "line 3: part is train, valid or test, got 'tests'"),
-        ("sequence,label,part\nACGT,a,train\nGG,b,test\n", "no sequence is in the part 'valid'"),
+        ("sequence,label,part\nACGT,a,train\nGG,b,train\nCC,b,test\n", "no sequence is in the part 'valid'"),
     ],
 )
 def test_a_bad_csv_is_told_what_and_where(tmp_path, content: str, said: str) -> None:
@@ -83,12 +110,13 @@ def test_a_bad_csv_is_told_what_and_where(tmp_path, content: str, said: str) -> 
     ("row", "said"),
     [
         ("chr,0,four,a", "line 2: start and end are whole numbers, got '0' and 'four'"),
-        ("chr,0,40,a", "line 2: chr:0-40 is not inside"),
+        ("chr,0,400,a", "line 2: chr:0-400 is not inside"),
         ("chrX,0,4,a", "line 2: unknown record"),
+        ("chr,0", "line 2: no end"),
     ],
 )
 def test_a_bad_place_is_told_what_and_where(tmp_path, row: str, said: str) -> None:
-    genome = open_fasta(written(tmp_path, ">chr\nAACCGGTTAC\n", "genome.fa"))
+    genome = open_fasta(written(tmp_path, f">chr\n{'AACCGGTTAC' * 20}\n", "genome.fa"))
     with pytest.raises(HyenaError, match=said):
         read_csv(written(tmp_path, f"record,start,end,label\n{row}\nchr,0,4,b\n"), genome)
 
@@ -104,22 +132,21 @@ def test_a_missing_file_and_an_unknown_task_are_named(tmp_path) -> None:
 
 
 @pytest.fixture
-def chromosome(monkeypatch) -> np.ndarray:
-    """A small chromosome 20 with blocks of 1,000 bp, and genes whose introns read GT...AG on both strands."""
+def chromosome(monkeypatch) -> tuple[np.ndarray, list[labelled.Gene]]:
+    """A small chromosome 20 with blocks of 300 bp, and genes whose introns read GT...AG on both strands."""
     rng = np.random.default_rng(0)
     letters = rng.integers(7, 11, 30_000).astype(np.uint8)
     genes = []
-    for i, start in enumerate(range(500, 29_000, 900)):
+    for i, start in enumerate(range(500, 29_000, 710)):
         strand = "+-"[i % 2]
         exons = ((start, start + 100), (start + 300, start + 400))
         pairs = ("GT", "AG") if strand == "+" else ("CT", "AC")
         letters[start + 100 : start + 102], letters[start + 298 : start + 300] = map(encode, pairs)
         genes.append(labelled.Gene(f"g{i}", "20", strand, start, start + 400, exons))
-    monkeypatch.setattr(labelled, "BLOCK", 1000)
     monkeypatch.setattr(labelled, "SPLICE_WINDOW", 40)
     monkeypatch.setattr(labelled, "PROMOTER_WINDOW", 60)
     monkeypatch.setattr(labelled, "chromosome_20", lambda: (letters, genes, {"chr20": "x"}))
-    return letters
+    return letters, genes
 
 
 @pytest.mark.parametrize(("kind", "pair"), [("donor", "GT"), ("acceptor", "AG")])
@@ -132,14 +159,38 @@ def test_sites_and_decoys_have_the_same_two_letters_in_the_middle(chromosome, ki
 
 @pytest.mark.parametrize("name", ["donor", "acceptor", "promoter"])
 def test_windows_lie_in_the_block_of_their_part(chromosome, name: str) -> None:
-    task, other = load_task(name), (np.array([10, 9, 8, 7]) - 7)
-    whole = chromosome.tobytes()
-    back = (other[chromosome[::-1] - 7] + 7).astype(np.uint8).tobytes()
+    task, (letters, _) = load_task(name), chromosome
+    whole, back = letters.tobytes(), reverse_complement(letters).tobytes()
     for part, blocks in (("train", range(8)), ("valid", (8,)), ("test", (9,))):
         for row in getattr(task, part).x.astype(np.uint8):
             at = whole.find(row.tobytes())
             at = at if at >= 0 else len(whole) - back.find(row.tobytes()) - len(row)
-            assert {at // 1000 % 10, (at + len(row) - 1) // 1000 % 10} <= set(blocks)
+            assert {at // 300 % 10, (at + len(row) - 1) // 300 % 10} <= set(blocks)
+
+
+@pytest.mark.parametrize("kind", ["donor", "acceptor"])
+def test_class_one_is_annotated_and_class_zero_is_not(chromosome, kind: str) -> None:
+    letters, genes = chromosome
+    real = {around(letters, site, 40).tobytes() for gene in genes for site in gene.splice_sites(kind)}
+    task = load_task(kind)
+    for part in (task.train, task.valid, task.test):
+        assert [row.astype(np.uint8).tobytes() in real for row in part.x] == part.y.astype(bool).tolist()
+
+
+def test_a_promoter_has_its_start_after_two_thirds_of_the_window(chromosome) -> None:
+    letters, genes = chromosome
+    after = set()
+    for gene in genes:
+        first = letters[gene.start : gene.start + 20]
+        after.add((first if gene.strand == "+" else reverse_complement(letters[gene.end - 20 : gene.end])).tobytes())
+    task = load_task("promoter")
+    for part in (task.train, task.valid, task.test):
+        assert [row[40:].astype(np.uint8).tobytes() in after for row in part.x] == part.y.astype(bool).tolist()
+
+
+def test_tasks_know_whether_the_strand_matters(chromosome, tmp_path) -> None:
+    assert load_task("donor").stranded and load_task("promoter").stranded
+    assert not read_csv(written(tmp_path, "sequence,label,part\n" + ROWS, "donor.csv")).stranded
 
 
 def test_the_same_task_is_made_every_time(chromosome) -> None:
@@ -159,7 +210,8 @@ def fetched(make) -> Task:
 @pytest.mark.data
 def test_the_chip_windows_are_split_by_chromosome() -> None:
     task = fetched(lambda: load_task("oct4-mafk"))
-    assert [len(part.y) for part in (task.train, task.valid, task.test)] == [6343, 718, 936]
+    assert sum(len(part.y) for part in (task.train, task.valid, task.test)) == 7997
+    assert [len(part.y) for part in (task.valid, task.test)] == [718, 839]
     assert task.length == 200 and task.train.mask.all()
     rows = [{row.tobytes() for row in part.x} for part in (task.train, task.valid, task.test)]
     assert not (rows[0] & rows[2] or rows[1] & rows[2])
@@ -172,7 +224,7 @@ def test_dna_to_learn_from_leaves_out_the_chromosomes_of_validation_and_test() -
         part: {interval.record.partition("/")[2].partition(":")[0] for interval in intervals}
         for part, intervals in corpus.split.items()
     }
-    assert chromosomes["valid"] == {"chr8", "chr9"} and chromosomes["test"] == {"chr1", "chr20", "chr21"}
+    assert chromosomes["valid"] == {"chr8", "chr9"} and chromosomes["test"] == {"chr1", "chr21", "chr22"}
     assert not chromosomes["train"] & (chromosomes["valid"] | chromosomes["test"])
 
 

@@ -39,6 +39,10 @@ def test_positions_are_one_hot_and_an_unknown_letter_is_nothing() -> None:
     ]
 
 
+def test_sequences_shorter_than_a_word_have_no_words() -> None:
+    assert linear_features("kmers", np.stack([encode("ACG")]).astype(np.int64), k=5).nnz == 0
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_another_kind_of_features_is_refused() -> None:
     with pytest.raises(HyenaError, match="unknown kind of features 'kmer': did you mean 'kmers'"):
@@ -48,7 +52,6 @@ def test_another_kind_of_features_is_refused() -> None:
 def test_padding_does_not_change_what_the_cnn_says() -> None:
     torch.manual_seed(0)
     model = DnaCNN(3, channels=8, taps=5).double().eval()
-    x, mask = pad([encode("ACGTTGCAACGTACGG"), encode("ACG")], length=16)
-    longer, longer_mask = pad([encode("ACGTTGCAACGTACGG"), encode("ACG")], length=28)
-    y, padded = (model(torch.from_numpy(a), torch.from_numpy(b)) for a, b in ((x, mask), (longer, longer_mask)))
-    assert_close(padded, y)
+    for sequence in ("ACG", "ACGTTGCAACGTA", "ACGTTGCAACGTACGG"):
+        y, padded = (model(*map(torch.from_numpy, pad([encode(sequence)], n))) for n in (len(sequence), 28))
+        assert_close(padded, y)

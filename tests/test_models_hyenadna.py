@@ -228,6 +228,12 @@ def test_the_likelihood_is_that_of_every_letter_after_those_before_it(float64) -
     assert_close(log_likelihood(model, tokens, batch_size=2), torch.stack(direct))
 
 
+def test_the_likelihood_has_no_dropout_and_leaves_the_model_as_it_was() -> None:
+    model, tokens = tiny().train(), dna(2, 12)
+    assert torch.equal(log_likelihood(model, tokens), log_likelihood(model, tokens))
+    assert model.training
+
+
 def test_all_sequences_together_have_probability_one(float64) -> None:
     model = tiny()
     grid = torch.cartesian_prod(*[torch.arange(16)] * 3)
@@ -256,3 +262,20 @@ def test_mutagenesis_of_some_positions_is_that_part_of_the_whole(float64) -> Non
         return log_likelihood(model, x)
 
     assert_close(mutagenesis(score, tokens, LETTERS, range(3, 6)), mutagenesis(score, tokens, LETTERS)[3:6])
+
+
+@pytest.mark.parametrize("positions", [range(7, 10), range(-1, 2), range(0)], ids=str)
+def test_positions_outside_the_sequence_are_refused(positions: range) -> None:
+    with pytest.raises(HyenaError, match="positions are 0 to 8 for 9 letters, got range"):
+        mutagenesis(lambda x: x.sum(1).double(), dna(1, 9)[0], LETTERS, positions)
+
+
+def test_only_a_batch_of_changed_sequences_exists_at_a_time() -> None:
+    sizes: list[int] = []
+
+    def score(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x.sum(1).double()
+
+    mutagenesis(score, dna(1, 9)[0], LETTERS, batch_size=5)
+    assert max(sizes) == 5 and sum(sizes) == 9 * 4 + 1

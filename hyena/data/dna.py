@@ -11,9 +11,10 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from hyena.data.fetch import fetch
-from hyena.data.genome import Interval, Loaded, Records, known_tiles, open_fasta, random_windows, split_blocks
-from hyena.data.labelled import BLOCK, chip_windows
+from hyena.data.genome import Interval, Loaded, Records, known_tiles, open_fasta, random_windows, split_evenly
+from hyena.data.labelled import chip_windows
 from hyena.data.nucleotides import N
+from hyena.data.registry import sha256_of
 from hyena.data.synthetic import IGNORE
 from hyena.errors import HyenaError, unknown
 
@@ -62,14 +63,12 @@ def load_dna(source: str) -> DnaCorpus:
         file = fetch("chr20")
         genome = open_fasta(file.path)
         loaded = Loaded("chromosome 20", {record: genome.record(record) for record in genome.lengths})
-        return DnaCorpus(source, loaded, split_blocks(loaded.lengths, BLOCK), {"chr20": file.hash})
+        return DnaCorpus(source, loaded, split_evenly(loaded.lengths), {"chr20": file.hash})
     if not Path(source).suffix and not Path(source).exists():
         raise unknown("source of DNA", source, SOURCES)
     genome = open_fasta(source)
-    block = min(BLOCK, max(genome.lengths.values()) // 100)
-    if block < 1:
-        raise HyenaError(f"{source} has no record of 100 bp or more")
-    return DnaCorpus(Path(source).name, genome, split_blocks(genome.lengths, block))
+    hashes = {Path(source).name: sha256_of(Path(source).expanduser().open("rb"))}
+    return DnaCorpus(Path(source).name, genome, split_evenly(genome.lengths), hashes)
 
 
 def in_windows(

@@ -14,6 +14,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from hyena.data.nucleotides import N, encode, reverse_complement
 from hyena.errors import HyenaError, unknown
 
 PARTS = ("train", "valid", "test")
+BLOCK = 1_000_000  # bp that are held out together, where the records are long enough
 GZIP = b"\x1f\x8b"
 TRIES = 100  # draws of a window before the intervals are said to hold nothing but N
 
@@ -54,8 +56,11 @@ class Genome:
         from pyfaidx import Faidx, FastaIndexingError  # here, so that training on arrays works without it
 
         self.name = name
+        index = _index_of(path)
         try:
-            self._faidx = Faidx(str(path), indexname=str(_index_of(path)), sequence_always_upper=True)
+            self._faidx = Faidx(str(path), indexname=str(index), sequence_always_upper=True)
+        except OSError as error:
+            raise HyenaError(f"cannot index {name}: {error}; the index goes to {index.parent}") from error
         except (FastaIndexingError, ValueError) as error:  # lines of unequal length; two records of one name
             why = " ".join(str(error).split())
             raise HyenaError(f"{name} cannot be indexed: {why}; records need even lines and different names") from error
@@ -129,8 +134,12 @@ def read_bed(path: str | Path, genome: Genome) -> list[Interval]:
         HyenaError: a line that is no interval of `genome`, named by its number.
     """
     found = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
-        if not line.strip() or line.startswith(("#", "track", "browser")):
+    try:
+        lines = Path(path).expanduser().read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise HyenaError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#") or line.split()[0] in ("track", "browser"):
             continue
         try:
             record, start, end = line.split("\t")[:3]
@@ -182,6 +191,18 @@ def split_blocks(lengths: Mapping[str, int], block: int, period: int = 10) -> di
     if not all(split.values()):
         raise HyenaError(f"no record has {period} blocks of {block:,} bp; choose smaller blocks")
     return split
+
+
+def split_evenly(lengths: Mapping[str, int]) -> dict[str, list[Interval]]:
+    """`split_blocks` with a hundredth of the longest record as block, and `BLOCK` at most.
+
+    Raises:
+        HyenaError: no record has 100 bp.
+    """
+    block = min(BLOCK, max(lengths.values()) // 100)
+    if not block:
+        raise HyenaError(f"no record has 100 bp: the longest has {max(lengths.values())}")
+    return split_blocks(lengths, block)
 
 
 def tiles(intervals: Sequence[Interval], length: int) -> list[Interval]:
@@ -269,7 +290,10 @@ def shifted(window: Interval, by: int, within: Interval) -> Interval:
 
 def _folder() -> Path:
     folder = paths.cache() / "fasta"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HyenaError(f"cannot write to {folder}: {error.strerror}; HYENA_CACHE names another folder") from error
     return folder
 
 
@@ -287,13 +311,13 @@ def _unpacked(path: Path) -> Path:
     target = _folder() / f"{path.name.removesuffix('.gz').removesuffix('.bgz')}.{_mark(path)}"
     if target.exists():
         return target
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=target.parent) as beside:
-        part = Path(beside, "plain")
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=target.parent) as beside:
+            part = Path(beside, "plain")
             with gzip.open(path) as packed, part.open("wb") as out:
                 shutil.copyfileobj(packed, out, 1 << 20)
-        except (OSError, EOFError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise HyenaError(f"cannot unpack {path}: {reason}; is the file whole, and the disk not full?") from error
-        os.replace(part, target)
+            os.replace(part, target)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise HyenaError(f"cannot unpack {path}: {reason}; is the file whole, and the disk not full?") from error
     return target

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Integer, UInt8
 
 from hyena.errors import HyenaError
 
@@ -55,7 +55,7 @@ def decode(ids: Int[np.ndarray, " length"] | UInt8[np.ndarray, " length"]) -> st
     return "".join(TOKENS[i] for i in ids)
 
 
-def reverse_complement(ids: UInt8[np.ndarray, "*batch length"]) -> UInt8[np.ndarray, "*batch length"]:
+def reverse_complement(ids: Integer[np.ndarray, "*batch length"]) -> UInt8[np.ndarray, "*batch length"]:
     """The other strand, read in its own direction: A and T, C and G change places, N and specials stay."""
     return _COMPLEMENT[ids[..., ::-1]]
 

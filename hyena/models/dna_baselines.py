@@ -23,7 +23,7 @@ class DnaCNN(nn.Module):
     flattened output, so that it reads any length.
     """
 
-    def __init__(self, n_classes: int, channels: int = 64, taps: int = 8):
+    def __init__(self, n_classes: int, channels: int = 64, taps: int = 9):
         super().__init__()
         self.embedding = nn.Embedding(VOCAB_SIZE, channels)
         self.blocks = nn.ModuleList(
@@ -38,7 +38,7 @@ class DnaCNN(nn.Module):
         """Logits."""
         x, keep = self.embedding(tokens).transpose(1, 2), mask[:, None].to(self.embedding.weight.dtype)
         for i, block in enumerate(self.blocks):
-            x = block(x * keep)
+            x = block(x * keep) * keep  # after ReLU a zero never wins a maximum
             if i < 2 and x.shape[-1] > 1:
                 x, keep = (nn.functional.max_pool1d(part, 2, ceil_mode=True) for part in (x, keep))
         return self.head((x * keep).sum(-1) / keep.sum(-1))
@@ -59,8 +59,8 @@ def linear_features(kind: Features, x: Int[np.ndarray, "examples length"], k: in
     if kind == "positions":
         columns, here, width = digit + 4 * np.arange(x.shape[1]), known, 4 * x.shape[1]
     else:
-        places = x.shape[1] - k + 1
-        columns = sum(digit[:, j : j + places] * 4**j for j in range(k))
+        places = max(0, x.shape[1] - k + 1)
+        columns = sum((digit[:, j : j + places] * 4**j for j in range(k)), np.zeros((len(x), places), dtype=np.int64))
         here = np.logical_and.reduce([known[:, j : j + places] for j in range(k)])
         width = 4**k
     row = np.broadcast_to(np.arange(len(x))[:, None], columns.shape)

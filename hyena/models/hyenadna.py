@@ -195,12 +195,15 @@ class SoftPrompt(nn.Module):
 def log_likelihood(
     model: LanguageModel, tokens: Int[Tensor, "batch length"], batch_size: int = 16
 ) -> Float[Tensor, " batch"]:
-    r"""$\sum_{t \ge 1} \log p(x_t \mid x_{<t})$ in nats, over all letters but the first."""
+    r"""$\sum_{t \ge 1} \log p(x_t \mid x_{<t})$ in nats, over all letters but the first, without dropout."""
+    was_training = model.training
+    model.eval()
     found = []
     for part in tokens.split(batch_size):
         logits = model(part[:, :-1])
         logp = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
         found.append(logp.gather(-1, part[:, 1:, None]).sum((1, 2)))
+    model.train(was_training)
     return torch.cat(found)
 
 
@@ -219,15 +222,22 @@ def mutagenesis(
     Arguments:
         score: one number for each row of a (batch, length) tensor of tokens.
         tokens: the sequence.
-        letters: ids to try at each position; the one that stands there scores 0.
+        letters: ids to try at each position; the one that stands there scores 0, up to rounding.
         positions: which positions to change, all if not given.
+
+    Raises:
+        HyenaError: a position outside the sequence, or none.
     """
     positions = range(len(tokens)) if positions is None else positions
-    changed = tokens.repeat(len(positions) * len(letters), 1)
-    row = torch.arange(len(changed))
-    changed[row, torch.tensor(positions).repeat_interleave(len(letters))] = letters.repeat(len(positions))
-    scores = torch.cat([score(part) for part in changed.split(batch_size)])
-    return (scores - score(tokens[None])).view(len(positions), len(letters))
+    if not positions or min(positions) < 0 or max(positions) >= len(tokens):
+        raise HyenaError(f"positions are 0 to {len(tokens) - 1} for {len(tokens)} letters, got {positions}")
+    where, what = torch.tensor(positions).repeat_interleave(len(letters)), letters.repeat(len(positions))
+    scores = []
+    for at, letter in zip(where.split(batch_size), what.split(batch_size), strict=True):
+        changed = tokens.repeat(len(at), 1)
+        changed[torch.arange(len(at)), at] = letter
+        scores.append(score(changed))
+    return (torch.cat(scores) - score(tokens[None])).view(len(positions), len(letters))
 
 
 def _check(tokens: Tensor, l_max: int) -> None:

@@ -4,7 +4,7 @@ Between the two projections of a Hyena operator no channel meets another, so a f
 the normalised input to their share of the output, which is added to the residual stream in place. The MLP acts on
 each position by itself and goes in pieces of the sequence. What is held is the stream, its normalised copy and one
 group of channels, whatever the depth: about 3 GB for a million nucleotides at width 256, where the plain form takes
-20 (`hyena bench million`).
+20 (`hyena bench genome`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hyena.models.hyena import HyenaFilter, HyenaOperator
 from hyena.models.lm import Backbone, LanguageModel
 from hyena.ops.fftconv import causal_conv
 
-POSITIONS = 2**15  # of the sequence at a time where channels meet
+POSITIONS = 2**11  # of the sequence at a time where channels meet: what an MLP makes of them stays in cache
 
 
 @torch.no_grad()
