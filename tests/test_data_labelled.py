@@ -50,6 +50,7 @@ def test_places_in_a_genome_are_read_on_their_strand(tmp_path) -> None:
     )
     task = load_task(str(written(tmp_path, "record,start,end,strand,label,part\n" + rows)), str(fasta))
     assert [decode(row) for row in task.train.x] == ["AACC", "CGGT"]
+    assert list(task.data) == ["mine.csv", "genome.fa"], "another genome is another task"
 
 
 def test_without_a_part_equal_sequences_never_stand_on_both_sides(tmp_path) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from hyena.data.fetch import fetch
 from hyena.data.genes import Gene, Site, read_genes
 from hyena.data.genome import PARTS, Genome, Interval, Loaded, open_fasta, split_evenly, split_records
 from hyena.data.nucleotides import N, encode, pad, reverse_complement
+from hyena.data.registry import sha256_of
 from hyena.errors import HyenaError, unknown
 
 SPLICE_WINDOW, PROMOTER_WINDOW = 400, 300
@@ -80,7 +81,9 @@ def load_task(name: str, fasta: str = "") -> Task:
         HyenaError: an unknown name, data that cannot be had, or a file that `read_csv` refuses.
     """
     if name.endswith(".csv"):
-        return read_csv(Path(name), open_fasta(fasta) if fasta else None)
+        task = read_csv(Path(name), open_fasta(fasta) if fasta else None)
+        places = Path(fasta).expanduser()
+        return replace(task, data=task.data | {places.name: sha256_of(places.open("rb"))}) if fasta else task
     makers: dict[str, Callable[[], Task]] = {
         "oct4-mafk": oct4_mafk,
         **{kind: lambda kind=kind: splice_sites(kind) for kind in ("donor", "acceptor")},
