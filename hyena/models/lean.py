@@ -3,8 +3,7 @@
 Between the two projections of a Hyena operator no channel meets another, so a few channels at a time are carried from
 the normalised input to their share of the output, which is added to the residual stream in place. The MLP acts on
 each position by itself and goes in pieces of the sequence. What is held is the stream, its normalised copy and one
-group of channels, whatever the depth: about 3 GB for a million nucleotides at width 256, where the plain form takes
-20 (`hyena bench genome`).
+group of channels, whatever the depth: 5 GB for a million nucleotides at width 256 (`hyena bench genome`).
 """
 
 from __future__ import annotations
