@@ -147,3 +147,21 @@ def test_an_archive_that_does_not_answer_is_not_called_a_missing_package(make, a
     program.write_text("#!/bin/sh\necho 'E: Failed to fetch the list' >&2\nexit 100\n")
     message = refused("thing", make(thing=table(in_deb("0" * 64))))
     assert "no package archive reachable (or it does not carry tiny=1.0)" in message
+
+
+def test_a_dead_archive_among_others_does_not_hide_the_package(make, apt: Path, cached: Path) -> None:
+    program = apt.parents[1] / "bin" / "apt-get"
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in\n*update) echo "E: Failed to fetch a list" >&2; exit 100 ;;\n*) cp {apt} . ;;\nesac\n'
+    )
+    fetch("thing", make(thing=table(in_deb(sha256(apt.read_bytes())))))
+    assert cached.read_bytes() == RIGHT
+
+
+@pytest.mark.parametrize("kind", ["wheel", "deb"])
+def test_the_cache_may_be_named_relative_to_where_one_stands(make, request, kind, tmp_path, monkeypatch) -> None:
+    archive = request.getfixturevalue({"wheel": "wheel", "deb": "apt"}[kind])
+    entries = make(thing=table({"wheel": in_wheel, "deb": in_deb}[kind](sha256(archive.read_bytes()))))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYENA_CACHE", "here")
+    assert fetch("thing", entries).path.read_bytes() == RIGHT

@@ -190,8 +190,8 @@ def test_a_promoter_has_its_start_after_two_thirds_of_the_window(chromosome) -> 
 
 
 def test_tasks_know_whether_the_strand_matters(chromosome, tmp_path) -> None:
-    assert load_task("donor").stranded and load_task("promoter").stranded
-    assert not read_csv(written(tmp_path, "sequence,label,part\n" + ROWS, "donor.csv")).stranded
+    assert load_task("donor").aligned and load_task("promoter").aligned
+    assert not read_csv(written(tmp_path, "sequence,label,part\n" + ROWS, "donor.csv")).aligned
 
 
 def test_the_same_task_is_made_every_time(chromosome) -> None:

@@ -216,7 +216,7 @@ def test_the_markov_chain_is_chosen_on_validation_data_whatever_the_test_says(mo
         (pretraining, {"embed_dropout": 1.0}, "embed_dropout is a probability below 1, got 1.0"),
         (pretraining, {"markov_order": 13}, "the order of a Markov chain is 0 to 12"),
         (downstream, {"tasks": ("a-b", "a b")}, "two tasks would share their results"),
-        (downstream, {"operators": ("scratch", "cnn_flat")}, "unknown model 'cnn_flat': did you mean"),
+        (downstream, {"operators": ("scratch", "linear_flat")}, "unknown model 'linear_flat': did you mean"),
         (downstream, {"operators": ("pretraind",)}, "unknown model 'pretraind': did you mean 'pretrained'"),
         (pretraining, {"lengths": (0, 24)}, "lengths divide the longest"),
         (pretraining, {"lengths": (-8, 24)}, "lengths divide the longest"),
@@ -251,12 +251,10 @@ def test_a_random_strand_is_the_row_or_its_reverse_complement_with_padding_on_th
 
 
 @pytest.mark.parametrize(
-    ("stranded", "both", "turned"), [(False, True, True), (True, True, False), (False, False, False)]
+    ("aligned", "both", "turned"), [(False, True, True), (True, True, False), (False, False, False)]
 )
-def test_only_tasks_without_a_strand_are_turned_over_in_training(
-    monkeypatch, trainings, stranded, both, turned
-) -> None:
-    monkeypatch.setattr(downstream_module, "load_task", lambda *_: dataclasses.replace(made(), stranded=stranded))
+def test_only_tasks_without_a_strand_are_turned_over_in_training(monkeypatch, trainings, aligned, both, turned) -> None:
+    monkeypatch.setattr(downstream_module, "load_task", lambda *_: dataclasses.replace(made(), aligned=aligned))
     downstream(operators=("cnn",), both_strands=both).run(Run())
     (training,) = trainings
     known = {row.tobytes() for row in made().train.x}
@@ -277,9 +275,9 @@ def test_every_neural_model_has_the_same_rates_steps_and_batches(trainings) -> N
 
 
 def test_all_models_are_repeated_for_every_seed_at_their_best_rate() -> None:
-    best = dict(zip(NEURAL, (0.1, 0.2, 0.1, 0.2, 0.2, 0.1, 0.1), strict=True))
+    best = dict(zip(NEURAL, (0.1, 0.2, 0.1, 0.2, 0.2, 0.1, 0.1, 0.2), strict=True))
     fits = Fits(score=lambda name, lr: float(lr == best[name]))
-    chosen = downstream(operators=NEURAL, lr=(0.1, 0.2), n_seeds=3)._compared(5, fits)
+    chosen = downstream(operators=NEURAL, lr=(0.1, 0.2), n_seeds=3)._compared(made(), 5, fits)
     assert {name: [t.lr for t in trials] for name, trials in chosen.items()} == {n: [lr] * 3 for n, lr in best.items()}
     assert sorted(fits.seen) == sorted(
         [(n, lr, 5) for n in NEURAL for lr in (0.1, 0.2)] + [(n, best[n], s) for n in NEURAL for s in (6, 7)]
@@ -302,7 +300,7 @@ def test_pretrained_starts_from_the_trained_weights_and_scratch_differs_in_nothi
 def test_every_model_is_long_enough_for_the_task_and_for_pretraining(monkeypatch, trainings, longest, l_max) -> None:
     monkeypatch.setattr(downstream_module, "load_task", lambda name, fasta: made(length=longest))
     downstream().run(Run())
-    assert [t.model.l_max for t in trainings if " cnn " not in t.name] == [l_max] * 4
+    assert [t.model.l_max for t in trainings if " cnn " not in t.name] == [l_max] * 5
     assert trainings[0].batch(0)[0].shape == (4, 24)
 
 
@@ -338,10 +336,14 @@ def test_gains_are_points_of_mean_accuracy_averaged_over_tasks() -> None:
     metrics = {
         "one_pretrained": [90.0, 80.0], "one_scratch": [80.0, 80.0], "one_linear": [91.0],
         "gue_tf_0_pretrained": [60.0, 60.0], "gue_tf_0_scratch": [60.0, 50.0], "gue_tf_0_linear": [50.0],
+        "one_sixmers": [70.0], "gue_tf_0_pretrained_flat": [57.0],
     }  # fmt: skip
     tasks = [made(name=name) for name in ("one", "gue/tf_0")]
-    gains = downstream(operators=("pretrained", "scratch"))._gains(metrics, tasks)
-    assert gains == {"gain_over_scratch": [5.0], "gain_over_linear": [2.0]}
+    gains = downstream(operators=("pretrained", "scratch", "sixmers", "pretrained_flat"))._gains(metrics, tasks)
+    assert gains == {
+        "gain_over_scratch": [5.0], "gain_over_linear": [2.0], "gain_over_sixmers": [15.0],
+        "gain_over_pretrained_flat": [3.0], "gain_over_scratch_sixmers": [10.0],
+    }  # fmt: skip
 
 
 def test_models_are_chosen_by_the_accuracy_on_validation_data(monkeypatch, trainings) -> None:
@@ -366,16 +368,39 @@ def test_what_is_looked_at_is_the_surest_right_answer_and_every_change_of_its_le
     assert np.abs(changes[np.arange(len(sequence)), sequence - A]).max() < 1e-6 < np.abs(changes).max()
 
 
-def test_a_flat_model_is_not_looked_at(trainings) -> None:
-    assert downstream(operators=("scratch_flat",)).run(Run()).arrays == {}
-    assert "made_attribution" in downstream(operators=("scratch_flat", "scratch")).run(Run()).arrays
+def test_a_model_with_all_positions_side_by_side_is_looked_at_too(trainings) -> None:
+    arrays = downstream(operators=("scratch_flat", "scratch")).run(Run()).arrays
+    assert arrays["made_attribution"].shape == (len(arrays["made_sequence"]), 4)
+    assert (arrays["made_sequence"] != PAD).all()
+
+
+@pytest.mark.parametrize(("aligned", "heads"), [(True, ["flat", "mean"]), (False, ["mean", "flat"])])
+def test_the_head_suits_the_task_and_a_second_model_with_the_same_head_is_left_out(
+    monkeypatch, trainings, aligned, heads
+) -> None:
+    monkeypatch.setattr(downstream_module, "load_task", lambda *_: dataclasses.replace(made(), aligned=aligned))
+    downstream(operators=("scratch", "scratch_mean", "scratch_flat")).run(Run())
+    assert [training.model.pool for training in trainings] == heads
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_the_cnn_and_the_words_have_the_head_of_the_others(aligned: bool) -> None:
+    task = dataclasses.replace(made(length=20), aligned=aligned)
+    cnn, words = (downstream()._classifier(task, name, 24, None, 0) for name in ("cnn", "sixmers"))
+    assert (cnn.length, words.length, words.pool) == ((20, 4, "flat") if aligned else (None, None, "mean"))
+    assert words.backbone.embeddings.word_embeddings.num_embeddings >= 4**6 + 1
+
+
+def test_tasks_that_are_learned_once_have_one_seed(trainings) -> None:
+    found = downstream(tasks=("a", "b"), once=("b",), n_seeds=2, operators=("cnn",)).run(Run()).per_seed
+    assert (len(found["a_cnn"]), len(found["b_cnn"])) == (2, 1)
 
 
 # Both
 
 
 def test_two_clearly_different_classes_are_learned() -> None:
-    task = dataclasses.replace(made(by_share, sizes=(200, 50, 200)), stranded=True)
+    task = dataclasses.replace(made(by_share, sizes=(200, 50, 200)), aligned=True)
     settings = downstream(d_model=16, epochs=8, batch_size=20, length=12)
     fitted = settings._fit(task, 12, None, Run(), "scratch", 0.01, 0)
     assert fitted.test > 90 and set(predicted(fitted.model, task.test)) == {0, 1}

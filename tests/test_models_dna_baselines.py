@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 from hyena.data.nucleotides import encode, pad
 from hyena.errors import HyenaError
-from hyena.models.dna_baselines import DnaCNN, linear_features
+from hyena.models.dna_baselines import DnaCNN, WordClassifier, in_words, linear_features, word_count
+from hyena.models.hyenadna import HyenaDNA
 
 DNA = st.text(alphabet="ACGTN", min_size=4, max_size=30)
 
@@ -53,5 +54,33 @@ def test_padding_does_not_change_what_the_cnn_says() -> None:
     torch.manual_seed(0)
     model = DnaCNN(3, channels=8, taps=5).double().eval()
     for sequence in ("ACG", "ACGTTGCAACGTA", "ACGTTGCAACGTACGG"):
+        y, padded = (model(*map(torch.from_numpy, pad([encode(sequence)], n))) for n in (len(sequence), 28))
+        assert_close(padded, y)
+
+
+def test_the_cnn_over_all_positions_reads_one_length_and_knows_the_place() -> None:
+    torch.manual_seed(0)
+    model = DnaCNN(2, channels=8, length=10).eval()
+    x = torch.from_numpy(pad([encode("ACGTTGCAAC"), encode("CAACGTTGCA")])[0])
+    assert not torch.allclose(*model(x, torch.ones_like(x, dtype=torch.bool)))
+    with pytest.raises(HyenaError, match="made for inputs of length 10, got 8"):
+        model(x[:, :8], torch.ones(2, 8, dtype=torch.bool))
+
+
+@settings(deadline=None)
+@given(DNA, st.integers(1, 4))
+def test_words_side_by_side_are_those_of_the_sequence(sequence: str, k: int) -> None:
+    found = in_words(torch.from_numpy(encode(sequence).astype(np.int64))[None], k)[0].tolist()
+    words = [sequence[i : i + k] for i in range(0, len(sequence), k)]
+    assert found == [4**k if "N" in word or len(word) < k else code(word) for word in words]
+    assert max(found) < word_count(k)
+
+
+@pytest.mark.parametrize("pool", ["mean", "last"])
+def test_padding_does_not_change_what_a_model_of_words_says(pool: str) -> None:
+    torch.manual_seed(0)
+    inside = HyenaDNA(8, 1, 12, filter_order=8, vocab_size=word_count(3), embed_dropout=0.0)
+    model = WordClassifier(inside, 2, k=3, pool=pool).double().eval()
+    for sequence in ("ACGT", "ACGTTGCAACGT"):
         y, padded = (model(*map(torch.from_numpy, pad([encode(sequence)], n))) for n in (len(sequence), 28))
         assert_close(padded, y)

@@ -52,7 +52,7 @@ def from_deb(source: Source, target: Path) -> None:
 
 
 def _archives() -> Path:
-    folder = paths.cache() / "archives"
+    folder = (paths.cache() / "archives").absolute()  # pip and apt-get run in a folder of their own
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -82,10 +82,10 @@ def _download_deb(source: Source) -> Path:
         for folder in ("lists/partial", "cache/archives/partial"):
             Path(beside, folder).mkdir(parents=True)
         apt = ["apt-get", *APT.format(beside).split()]
-        for words in (["update"], ["download", source.requirement]):
-            done = _run([*apt, *words], beside)
-            if done.returncode:
-                raise _apt_error(source, done.stderr)
+        updated = _run([*apt, "update"], beside)  # fails where one archive of several is dead: the others may do
+        done = _run([*apt, "download", source.requirement], beside)
+        if done.returncode:
+            raise _apt_error(source, updated.stderr + done.stderr)
         deb = next(Path(beside).glob("*.deb"))
         if (found := sha256_of(deb.open("rb"))) != source.sha256:
             raise SourceError(f"wrong package: expected sha256 {source.sha256}, found {found}")
@@ -93,10 +93,11 @@ def _download_deb(source: Source) -> Path:
 
 
 def _run(command: Sequence[str], folder: str) -> subprocess.CompletedProcess[str]:
-    # No standard input: an index that asks for a password must fail, not wait for an answer.
+    # No standard input: an index that asks for a password must fail, not wait for an answer. English, to be read here.
     return subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-    )
+        command, cwd=folder, env=os.environ | {"LC_ALL": "C.UTF-8"}, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, errors="replace",
+    )  # fmt: skip
 
 
 def _pip_error(source: Source, stderr: str) -> Exception:

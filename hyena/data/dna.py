@@ -11,7 +11,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from hyena.data.fetch import fetch
-from hyena.data.genome import Interval, Loaded, Records, known_tiles, open_fasta, random_windows, split_evenly
+from hyena.data.genome import Interval, Loaded, known_tiles, open_fasta, random_windows, split_evenly
 from hyena.data.labelled import chip_windows
 from hyena.data.nucleotides import N
 from hyena.data.registry import sha256_of
@@ -26,7 +26,7 @@ class DnaCorpus:
     """A genome, its intervals by part, and the hash of every file that it comes from."""
 
     name: str
-    genome: Records
+    genome: Loaded
     split: dict[str, list[Interval]]
     data: dict[str, str] = field(default_factory=dict)
 
@@ -61,14 +61,18 @@ def load_dna(source: str) -> DnaCorpus:
         return DnaCorpus(source, windows, split, hashes)
     if source == "chr20":
         file = fetch("chr20")
-        genome = open_fasta(file.path)
-        loaded = Loaded("chromosome 20", {record: genome.record(record) for record in genome.lengths})
-        return DnaCorpus(source, loaded, split_evenly(loaded.lengths), {"chr20": file.hash})
-    if not Path(source).suffix and not Path(source).exists():
+        return _in_memory(source, file.path, file.hash)
+    path = Path(source).expanduser()
+    if not path.suffix and not path.exists():
         raise unknown("source of DNA", source, SOURCES)
-    genome = open_fasta(source)
-    hashes = {Path(source).name: sha256_of(Path(source).expanduser().open("rb"))}
-    return DnaCorpus(Path(source).name, genome, split_evenly(genome.lengths), hashes)
+    return _in_memory(path.name, path)
+
+
+def _in_memory(name: str, path: Path, digest: str = "") -> DnaCorpus:
+    """All records, a byte for each letter: windows come fast, and an illegal letter is found before any training."""
+    genome = open_fasta(path)
+    loaded = Loaded(genome.name, {record: genome.record(record) for record in genome.lengths})
+    return DnaCorpus(name, loaded, split_evenly(loaded.lengths), {name: digest or sha256_of(path.open("rb"))})
 
 
 def in_windows(

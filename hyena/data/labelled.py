@@ -24,7 +24,7 @@ from hyena.data.nucleotides import N, encode, pad, reverse_complement
 from hyena.data.registry import sha256_of
 from hyena.errors import HyenaError, unknown
 
-SPLICE_WINDOW, PROMOTER_WINDOW = 400, 300
+SPLICE_WINDOW, PROMOTER_WINDOW = 200, 300
 VALID, TEST = ("chr8", "chr9"), ("chr1", "chr21", "chr22")  # of the ChIP windows; not chr20, which models pretrain on
 GUE = {
     "prom_core_all": ("gue-promoters", "GUE/prom/prom_core_all"),
@@ -51,7 +51,8 @@ class Labelled:
 class Task:
     """A classification task.
 
-    `data` holds the hash of every file that it is made of; `stranded` says that the answer depends on the strand.
+    `data` holds the hash of every file that it is made of. `aligned` says that all sequences are read on the strand
+    of a landmark that stands at the same place in each: the strand and the place of a letter matter.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Task:
     valid: Labelled
     test: Labelled
     data: dict[str, str] = field(default_factory=dict)
-    stranded: bool = False
+    aligned: bool = False
 
     @property
     def length(self) -> int:
@@ -72,7 +73,7 @@ def load_task(name: str, fasta: str = "") -> Task:
     """A task by name, or one of your own: a CSV file of sequences, or of places in a FASTA file, with labels.
 
     * `oct4-mafk`: which of two proteins was bound to a window of 200 bp (ChIP-seq); whole chromosomes held out.
-    * `donor`, `acceptor`: is there a splice site in the middle of 400 bp of chromosome 20, or another GT (AG) of a
+    * `donor`, `acceptor`: is there a splice site in the middle of 200 bp of chromosome 20, or another GT (AG) of a
       transcript? `promoter`: a transcription start, or another place of the chromosome? Blocks of 1 Mb held out.
     * `gue/prom_core_tata` and others: tasks of the GUE benchmark with its own three parts.
     * a path that ends in `.csv`: as `read_csv`, with `fasta` the genome that its places lie in.
@@ -134,7 +135,7 @@ def splice_sites(kind: str) -> Task:
     annotated = {site for gene in genes for site in gene.splice_sites(kind)}
     real = sorted(site for site in annotated if np.array_equal(around(letters, site, 2), pair))
     decoys = _decoys(letters, genes, annotated, pair, len(real))
-    return _task(kind, ("decoy", kind), _in_blocks(letters, (decoys, real), SPLICE_WINDOW), hashes, stranded=True)
+    return _task(kind, ("decoy", kind), _in_blocks(letters, (decoys, real), SPLICE_WINDOW), hashes, aligned=True)
 
 
 def promoters() -> Task:
@@ -152,7 +153,7 @@ def promoters() -> Task:
     sixth = PROMOTER_WINDOW // 6  # from the start to the middle of its window
     middles = [Site(at - sixth if strand == "+" else at + sixth, strand) for at, strand in starts]
     found = _in_blocks(letters, (others, middles), PROMOTER_WINDOW)
-    return _task("promoter", ("other", "promoter"), found, hashes, stranded=True)
+    return _task("promoter", ("other", "promoter"), found, hashes, aligned=True)
 
 
 def gue(group: str) -> Task:
@@ -164,7 +165,7 @@ def gue(group: str) -> Task:
         for part, name in zip(PARTS, ("train", "dev", "test"), strict=True):
             rows = csv.DictReader(io.TextIOWrapper(archive.open(f"{folder}/{name}.csv"), "utf-8"))
             found[part] = [(encode(row["sequence"], f"{group}, {name}"), int(row["label"])) for row in rows]
-    return _task(f"gue/{group}", ("0", "1"), found, {entry: file.hash}, stranded=group.startswith("prom"))
+    return _task(f"gue/{group}", ("0", "1"), found, {entry: file.hash}, aligned=group.startswith("prom"))
 
 
 def read_csv(path: Path, genome: Genome | None = None) -> Task:
@@ -290,7 +291,7 @@ def _part_of(sequence: np.ndarray, row: Mapping[str, str], blocks: Mapping[str, 
     return next(inside, "")
 
 
-def _task(name: str, classes: tuple[str, ...], found: Found, hashes: dict[str, str], *, stranded: bool = False) -> Task:
+def _task(name: str, classes: tuple[str, ...], found: Found, hashes: dict[str, str], *, aligned: bool = False) -> Task:
     if empty := [part for part, rows in found.items() if not rows]:
         raise HyenaError(f"{name}: no sequence is in the part {empty[0]!r}; more are needed, or a column `part`")
     length = max(len(sequence) for rows in found.values() for sequence, _ in rows)
@@ -298,4 +299,4 @@ def _task(name: str, classes: tuple[str, ...], found: Found, hashes: dict[str, s
     for part, rows in found.items():
         x, mask = pad([sequence for sequence, _ in rows], length)
         parts[part] = Labelled(x, mask, np.array([label for _, label in rows]))
-    return Task(name, classes, **parts, data=hashes, stranded=stranded)
+    return Task(name, classes, **parts, data=hashes, aligned=aligned)

@@ -1,47 +1,93 @@
-"""What a DNA language model is compared with in classification: counts of k-mers, positions, and a small CNN."""
+"""What a DNA language model is compared with in classification: linear models, a small CNN, words of letters."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from hyena.data.nucleotides import BASES, VOCAB_SIZE, A
-from hyena.errors import unknown
+from hyena.data.nucleotides import BASES, VOCAB_SIZE, A, N
+from hyena.errors import HyenaError, unknown
+from hyena.models.hyenadna import Classifier, Pool
+from hyena.models.lm import LanguageModel
 
 Features = Literal["kmers", "positions"]
 FEATURES = ("kmers", "positions")
 
 
 class DnaCNN(nn.Module):
-    """Three convolutions with batch norm and pooling, the mean over positions, two dense layers.
+    """Three convolutions with batch norm and pooling, the mean over positions or all of them, two dense layers.
 
-    After the baseline of GenomicBenchmarks (Gresova et al. 2023), but wider and with a masked mean in place of the
-    flattened output, so that it reads any length.
+    After the baseline of GenomicBenchmarks (Gresova et al. 2023), but wider; and without `length` it takes a masked
+    mean in place of the flattened output, so that it reads inputs of any length.
     """
 
-    def __init__(self, n_classes: int, channels: int = 64, taps: int = 9):
+    def __init__(self, n_classes: int, channels: int = 32, taps: int = 9, length: int | None = None):
         super().__init__()
+        self.length = length
         self.embedding = nn.Embedding(VOCAB_SIZE, channels)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Conv1d(channels, channels, taps, padding="same"), nn.BatchNorm1d(channels), nn.ReLU())
             for _ in range(3)
         )
-        self.head = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, n_classes))
+        seen = channels * (1 if length is None else -(-length // 4))  # two poolings, each rounded up
+        self.head = nn.Sequential(nn.Linear(seen, channels), nn.ReLU(), nn.Linear(channels, n_classes))
+
+    def forward(
+        self, tokens: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits.
+
+        Raises:
+            HyenaError: the input has another length than the model was made for.
+        """
+        if self.length not in (None, tokens.shape[1]):
+            raise HyenaError(f"the CNN was made for inputs of length {self.length}, got {tokens.shape[1]}")
+        x, keep = self.embedding(tokens).transpose(1, 2), mask[:, None].to(self.embedding.weight.dtype)
+        for i, block in enumerate(self.blocks):
+            x = block(x * keep) * keep  # after ReLU a zero never wins a maximum
+            if i < 2 and x.shape[-1] > 1:
+                x, keep = (F.max_pool1d(part, 2, ceil_mode=True) for part in (x, keep))
+        x = x * keep
+        return self.head(x.sum(-1) / keep.sum(-1) if self.length is None else x.flatten(1))
+
+
+class WordClassifier(Classifier):
+    """A classifier that reads words of `k` letters side by side, one token each (Table A.4 of HyenaDNA: 6-mers).
+
+    `model` has `word_count(k)` tokens or more; the other arguments are those of `Classifier`, in words.
+    """
+
+    def __init__(self, model: LanguageModel, n_classes: int, *, k: int, pool: Pool = "mean", length: int | None = None):
+        super().__init__(model, n_classes, pool=pool, length=length)
+        self.k = k
 
     def forward(
         self, tokens: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
     ) -> Float[Tensor, "batch classes"]:
         """Logits."""
-        x, keep = self.embedding(tokens).transpose(1, 2), mask[:, None].to(self.embedding.weight.dtype)
-        for i, block in enumerate(self.blocks):
-            x = block(x * keep) * keep  # after ReLU a zero never wins a maximum
-            if i < 2 and x.shape[-1] > 1:
-                x, keep = (nn.functional.max_pool1d(part, 2, ceil_mode=True) for part in (x, keep))
-        return self.head((x * keep).sum(-1) / keep.sum(-1))
+        return super().forward(in_words(tokens, self.k), mask[:, :: self.k])
+
+
+def in_words(tokens: Int[Tensor, "batch length"], k: int) -> Int[Tensor, "batch words"]:
+    r"""Words of `k` letters as numbers $\sum_j 4^j x_j$ with A, C, G, T as 0 to 3, from the first letter on.
+
+    A word with an unknown letter, or cut short by the end, is the number $4^k$.
+    """
+    letters = F.pad(tokens, (0, -tokens.shape[1] % k), value=N).unflatten(1, (-1, k)) - A
+    known = ((letters >= 0) & (letters < 4)).all(-1)
+    words = (letters * 4 ** torch.arange(k, device=tokens.device)).sum(-1)
+    return words.where(known, 4**k)
+
+
+def word_count(k: int) -> int:
+    """How many tokens `in_words` knows."""
+    return 4**k + 1
 
 
 def linear_features(kind: Features, x: Int[np.ndarray, "examples length"], k: int = 5) -> sparse.csr_matrix:

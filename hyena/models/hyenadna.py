@@ -53,6 +53,7 @@ class HyenaDNA(LanguageModel):
         d_model, n_layer, l_max: width, number of blocks, longest input.
         d_inner: width of the MLP, four times `d_model` if not given.
         filter_order: width of the filter networks.
+        vocab_size: number of tokens, another one for words of several letters.
         embed_dropout: after the embeddings, in training.
         checkpointing: recompute the inside of every block in the backward pass, which then needs memory for one
             block at a time.
@@ -66,6 +67,7 @@ class HyenaDNA(LanguageModel):
         *,
         d_inner: int | None = None,
         filter_order: int = 64,
+        vocab_size: int = VOCAB_SIZE,
         embed_dropout: float = 0.1,
         checkpointing: bool = False,
     ):
@@ -73,7 +75,7 @@ class HyenaDNA(LanguageModel):
             HyenaOperator, d_model, l_max, emb_dim=5, filter_order=filter_order, w=10.0, shift=0.05, lr_pos_emb=0.0
         )
         d_inner = 4 * d_model if d_inner is None else d_inner
-        super().__init__(VOCAB_SIZE, d_model, n_layer, d_inner, mixer, l_max=l_max, embed_dropout=embed_dropout)
+        super().__init__(vocab_size, d_model, n_layer, d_inner, mixer, l_max=l_max, embed_dropout=embed_dropout)
         if checkpointing:
             for layer in self.backbone.layers:
                 layer.__class__ = CheckpointedBlock

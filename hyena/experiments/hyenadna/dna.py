@@ -47,18 +47,19 @@ class Dna(Comparison):
         if self.batch_bases < self.length:
             raise HyenaError(f"batch_bases is at least one window of {self.length} bp, got {self.batch_bases}")
 
-    def language_model(self, kind: str, l_max: int, seed: int) -> LanguageModel:
+    def language_model(self, kind: str, l_max: int, seed: int, vocab_size: int = VOCAB_SIZE) -> LanguageModel:
         """HyenaDNA, or the same blocks around attention with learned positions, initialised by `seed`."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             if kind == "hyena":
                 return HyenaDNA(
-                    self.d_model, self.n_layer, l_max, filter_order=self.filter_order, embed_dropout=self.embed_dropout
-                )
+                    self.d_model, self.n_layer, l_max, filter_order=self.filter_order, vocab_size=vocab_size,
+                    embed_dropout=self.embed_dropout,
+                )  # fmt: skip
             if kind != "attention":
                 raise unknown("model of DNA", kind, MODELS)
             return LanguageModel(
-                VOCAB_SIZE, self.d_model, self.n_layer, 4 * self.d_model,
+                vocab_size, self.d_model, self.n_layer, 4 * self.d_model,
                 lambda: CausalAttention(self.d_model, self.num_heads), l_max=l_max, positions=True,
                 embed_dropout=self.embed_dropout,
             )  # fmt: skip
