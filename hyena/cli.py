@@ -213,7 +213,7 @@ def _claims(given: argparse.Namespace) -> None:
         if given.paper in (None, claim.paper):
             _, found = claim.judged()
             print(
-                f"{claim.id:10} {claim.verdict():24} {f'{found[0]:.4g}{claim.unit}' if found else '':14} {claim.claim}"
+                f"{claim.id:12} {claim.verdict():24} {f'{found[0]:.4g}{claim.unit}' if found else '':14} {claim.claim}"
             )
     print(claims.summary(given.paper))
 

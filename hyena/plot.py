@@ -12,6 +12,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import PathPatch
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D
 
 from hyena.paths import write_atomically
 
@@ -30,6 +34,7 @@ COLOUR = {  # one colour per operator in every notebook
     "ckconv": _PALETTE[9],
     "first": _PALETTE[1],
 }
+LETTERS = {"A": _PALETTE[2], "C": _PALETTE[0], "G": _PALETTE[1], "T": _PALETTE[3], "N": "#6e6e6e"}
 SEQUENTIAL = "mako_r"
 
 
@@ -98,6 +103,18 @@ def heatmap(ax: Axes, table: pd.DataFrame, label: str) -> None:
         table, ax=ax, annot=True, fmt=".0f", cmap=SEQUENTIAL, vmin=0, vmax=100, linewidths=0.5,
         cbar_kws={"label": label},
     )  # fmt: skip
+    ax.grid(False)
+
+
+def logo(ax: Axes, letters: str, heights: np.ndarray) -> None:
+    """A sequence with each letter as tall as its number, below the line where that is negative."""
+    for i, (letter, height) in enumerate(zip(letters, heights, strict=True)):
+        shape = TextPath((0, 0), letter, size=1, prop=FontProperties(family="DejaVu Sans", weight="bold"))
+        box = shape.get_extents()
+        scale = Affine2D().translate(-box.x0, -box.y0).scale(0.9 / box.width, height / box.height)
+        ax.add_patch(PathPatch(scale.translate(i - 0.45, 0).transform_path(shape), color=LETTERS[letter], lw=0))
+    ax.set(xlim=(-0.6, len(letters) - 0.4), ylim=(min(0, 1.05 * heights.min()), 1.05 * heights.max()))
+    ax.axhline(0, color="k", lw=0.6)
     ax.grid(False)
 
 
