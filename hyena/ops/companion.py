@@ -47,10 +47,11 @@ def krylov(
 def companion_kernel(
     a: Float[Tensor, "*#batch d"], b: Float[Tensor, "*#batch d"], c: Float[Tensor, "*#batch d"], length: int
 ) -> Float[Tensor, "*batch length"]:
-    r"""$K_l = c A^l b$ for $l < L$, in $O(d \log d + L \log L)$."""
+    r"""$K_l = c A^l b$ for $l < L$, in $O(d \log d + L \log L)$; in double precision, since it may grow."""
+    dtype, (a, b, c) = a.dtype, (vector.double() for vector in (a, b, c))
     loop = series_inverse(_one_minus_z(a.flip(-1), length))
     rest = product(product(correlation(c, a, length), b.flip(-1), length), loop, length)
-    return correlation(c, b, length) + _times_z(rest)
+    return (correlation(c, b, length) + _times_z(rest)).to(dtype)
 
 
 def closed_loop(
@@ -69,8 +70,10 @@ def closed_loop(
     \langle k, a \rangle & \langle k, b \rangle \end{bmatrix}$$
 
     by the Woodbury formula, since $A + bk$ is the shift and two columns. What does not depend on the state `x` is
-    computed once for all that share a system; then each costs $O(d \log d + L \log L)$.
+    computed once for all that share a system; then each costs $O(d \log d + L \log L)$. In double precision, since
+    it may grow.
     """
+    dtype, (a, b, c, k, x) = x.dtype, (vector.double() for vector in (a, b, c, k, x))
     own, into = a.flip(-1), b.flip(-1)
     read_a, read_b = correlation(k, a, length), correlation(k, b, length)
     # (I - zG)^-1 is the adjugate over the determinant, both polynomials
@@ -83,7 +86,7 @@ def closed_loop(
     loop = series_inverse(determinant)
     over_state, over_input = product(over_state, loop, length), product(over_input, loop, length)
     rest = product(over_state, x.flip(-1), length) + product(over_input, correlation(k, x, length), length)
-    return correlation(c, x, length) + _times_z(rest)
+    return (correlation(c, x, length) + _times_z(rest)).to(dtype)
 
 
 def correlation(
