@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,13 @@ def refused(name: str, entries: dict[str, Entry]) -> str:
 def leftovers(cached: Path) -> list[str]:
     """What lies where the fetched file would."""
     return sorted(path.name for path in cached.parent.iterdir()) if cached.parent.exists() else []
+
+
+def fetched(make: Callable[[], object], tier: str = "default"):
+    """What `make` loads; where its data cannot be had the test is skipped, unless all of the default tier must be."""
+    try:
+        return make()
+    except HyenaError as error:
+        if tier == "default" and os.environ.get("HYENA_REQUIRE_DATA") == "1":
+            raise
+        pytest.skip(f"needs data: {error}")

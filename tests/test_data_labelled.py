@@ -1,15 +1,15 @@
 """Labelled DNA: what is in a task, that nothing stands on both sides of a split, and CSV files of one's own."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from registries import fetched
 
 from hyena.data import labelled
 from hyena.data.dna import DnaCorpus, in_windows, load_dna
 from hyena.data.genome import Interval, Loaded, open_fasta
-from hyena.data.labelled import Task, around, load_task, read_csv
+from hyena.data.labelled import around, load_task, read_csv
 from hyena.data.nucleotides import N, decode, encode, reverse_complement
 from hyena.data.synthetic import IGNORE
 from hyena.errors import HyenaError
@@ -197,15 +197,6 @@ def test_tasks_know_whether_the_strand_matters(chromosome, tmp_path) -> None:
 def test_the_same_task_is_made_every_time(chromosome) -> None:
     first, second = load_task("donor"), load_task("donor")
     assert np.array_equal(first.train.x, second.train.x) and np.array_equal(first.test.y, second.test.y)
-
-
-def fetched(make) -> Task:
-    try:
-        return make()
-    except HyenaError as error:
-        if os.environ.get("HYENA_REQUIRE_DATA") == "1":
-            raise
-        pytest.skip(f"needs data: {error}")
 
 
 @pytest.mark.data
