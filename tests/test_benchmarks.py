@@ -17,6 +17,10 @@ from hyena.ops.fftconv import causal_conv
 CHECKOUT = Path(__file__).resolve().parents[1]
 TINY = {
     "attention": {"LENGTHS": (16, 48), "D_MODEL": 8, "FILTER_ORDER": 4, "ROUNDS": 1, "SECONDS": 0.0},
+    "companion": {
+        "CHANNELS": 3, "CASES": ((4, 9), (5, 16)), "BATCH": 2, "LAG": 16, "HORIZON": 6, "D_MODEL": 16, "D_STATE": 4,
+        "ROUNDS": 1,
+    },
     "fftconv": {
         "CASES": [(2, 4, 16), (1, 2, 40)], "LEADS": [("blocks", "BLOCK_BYTES", 2**62, (1, 2, 40))], "ROUNDS": 1,
     },
@@ -100,6 +104,25 @@ def test_naive_attention_is_left_out_where_its_scores_would_not_fit(tiny, monkey
     assert [row["naive"] for row in module.measure(17, "cpu")] == [None, None]
     monkeypatch.setattr(module, "LENGTHS", (17,))
     assert "–" in module.main()
+
+
+def test_companion_stores_ratios_by_case_and_steps_by_network(tiny, tmp_path) -> None:
+    shown = tiny("companion").main()
+    found = stored(tmp_path, "companion")
+    rows, networks = found["dense / polynomials"], found["networks"]
+    assert [(r["d_state"], r["length"]) for r in rows] == [(4, 9), (5, 16)]
+    assert all(value > 0 for row in rows for value in row.values())
+    assert [r["network"] for r in networks] == ["spacetime", "lstm", "transformer", "dlinear"]
+    assert found["metrics"]["kernel_5_16"] == rows[1]["kernel"]
+    assert found["metrics"]["step_seconds"] == networks[0]["seconds"] > 0
+    assert len(shown.splitlines()) == 2 + 4
+
+
+def test_dense_companion_forms_give_the_same_numbers() -> None:
+    module = benchmark("companion")
+    a, b, c, k, x = torch.randn(5, 3, 6, dtype=torch.float64) / 6
+    assert_close(module.dense_kernel(a, b, c, 20), module.companion_kernel(a, b, c, 20))
+    assert_close(module.dense_loop(a, b, c, k, x, 20), module.closed_loop(a, b, c, k, x, 20))
 
 
 def test_fftconv_stores_speed_and_memory_by_case(tiny, tmp_path) -> None:
