@@ -18,9 +18,11 @@ from hyena.errors import HyenaError
 from hyena.experiments.comparison import Trial
 from hyena.experiments.hyenadna import dna as dna_module
 from hyena.experiments.hyenadna import downstream as downstream_module
+from hyena.experiments.hyenadna import mutagenesis as mutagenesis_module
 from hyena.experiments.hyenadna import pretraining as pretraining_module
 from hyena.experiments.hyenadna.dna import Dna, nats
 from hyena.experiments.hyenadna.downstream import MODELS, Downstream, linear_scores, on_a_random_strand, predicted
+from hyena.experiments.hyenadna.mutagenesis import Mutagenesis
 from hyena.experiments.hyenadna.pretraining import Pretraining
 from hyena.train import Recipe, Run
 
@@ -361,6 +363,44 @@ def test_the_cnn_and_the_words_have_the_head_of_the_others(aligned: bool) -> Non
 def test_tasks_that_are_learned_once_have_one_seed(trainings) -> None:
     found = downstream(tasks=("a", "b"), once=("b",), n_seeds=2, operators=("cnn",)).run(Run()).per_seed
     assert (len(found["a_cnn"]), len(found["b_cnn"])) == (2, 1)
+
+
+# Mutagenesis
+
+
+def looking(**changes: object) -> Mutagenesis:
+    return Mutagenesis(**SMALL | {"tasks": ("made",), "epochs": 1, "batch_size": 10, "sites": 3} | changes)
+
+
+def test_what_letters_are_worth_is_measured_at_the_surest_right_places_of_the_last_class(monkeypatch) -> None:
+    monkeypatch.setattr(mutagenesis_module, "load_dna", lambda source: corpus())
+    monkeypatch.setattr(mutagenesis_module, "load_task", lambda name, fasta: made(by_place, sizes=(100, 20, 40)))
+    model = LooksAt(place=10, letter=T)
+    monkeypatch.setattr(Mutagenesis, "_fit", lambda self, *_: Trial(0.01, 0.0, 100.0, model, [ROW]))
+    found = looking(operators=("scratch",)).run(Run())
+    assert found.arrays["sequences"].shape == (3, 20) and found.arrays["changes"].shape == (3, 20, 4)
+    assert (found.arrays["sequences"][:, 10] == T).all()
+    changes = found.arrays["changes"]
+    assert np.allclose(changes[:, 10], [-2, -2, -2, 0]) and not np.delete(changes, 10, 1).any()
+    assert found.metrics == {"accuracy": 100.0, "share_around": 100.0, "share_expected": 100.0}
+
+
+def test_mutagenesis_looks_at_one_model(monkeypatch, trainings) -> None:
+    with pytest.raises(HyenaError, match="one task, one model and one rate"):
+        looking(lr=(0.1, 0.2)).run(Run())
+    assert not trainings
+
+
+class LooksAt(nn.Module):
+    """Says the second class where a letter stands at its place."""
+
+    def __init__(self, place: int, letter: int):
+        super().__init__()
+        self.place, self.letter, self.weight = place, letter, nn.Parameter(torch.ones(1))
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        there = (tokens[:, self.place] == self.letter).float()
+        return torch.stack([1 - there, there], 1)
 
 
 # Both
