@@ -14,6 +14,7 @@ from registries import toml
 
 from hyena.data.registry import Entry, registry
 from hyena.experiments.hyena import language, reasoning, recall
+from hyena.models.hyenadna import HyenaDNA
 from hyena.models.mixers import FILTERS
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -131,3 +132,20 @@ def book(tmp_path) -> Path:
 
 def pytest_report_header() -> str:
     return f"threads {torch.get_num_threads()}, HYENA_REQUIRE_DATA={os.environ.get('HYENA_REQUIRE_DATA', '')}"
+
+
+@pytest.fixture
+def model() -> HyenaDNA:
+    """Small, with noise on every parameter: nothing is zero, one, or equal to its neighbour."""
+    torch.manual_seed(1)
+    made = HyenaDNA(8, 2, 20, d_inner=16, filter_order=6)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return made.eval()
+
+
+@pytest.fixture
+def weights(model: HyenaDNA) -> dict[str, torch.Tensor]:
+    """By official name; aliases are one tensor, as in the official model."""
+    return dict(model.state_dict())

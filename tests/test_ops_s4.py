@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from closeness import close
+from conftest import REFERENCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -27,6 +29,7 @@ from hyena.ops.s4 import (
     s4d_recall,
     s4d_states,
     truncated,
+    untruncated,
 )
 
 DRAWN = settings(deadline=None, max_examples=25)
@@ -222,7 +225,7 @@ def test_a_low_rank_kernel_is_powers_of_its_dense_matrix(length, seed) -> None:
         x = (Abar @ x[..., None])[..., 0]
     short = truncated(Abar, C, length)
     close(dplr_kernel(A, P, B, short, dt, length), torch.stack(expected, -1), 1e-9)
-    close(truncated(Abar, short, length, undo=True), C, 1e-6)
+    close(untruncated(Abar, short, length), C, 1e-6)
 
 
 def test_without_a_low_rank_part_it_is_the_diagonal_kernel() -> None:
@@ -241,8 +244,5 @@ def test_gradients_of_low_rank_kernels() -> None:
 
 def _complex(name: str) -> dict[str, Tensor]:
     """All arrays of a file, complex ones too."""
-    import numpy as np
-    from conftest import REFERENCE
-
     with np.load(REFERENCE / f"{name}.npz") as stored:
         return {key: torch.from_numpy(stored[key]) for key in stored if stored[key].dtype.kind in "fc"}

@@ -118,7 +118,7 @@ class S4Kernel(nn.Module):
             return Abar, gain * B, C
         A, P, B, C, dt = self.system(rate)
         Abar, Bbar = s4.dplr_discretised(A, P, B, dt)
-        C = s4.truncated(s4.dplr_discretised(A, P, B, dt / rate)[0], C, int(self.l_kernel), undo=True)
+        C = s4.untruncated(s4.dplr_discretised(A, P, B, dt / rate)[0], C, int(self.l_kernel))
         return Abar, Bbar, torch.cat([C, C.conj()], -1)
 
 

@@ -240,7 +240,7 @@ def dplr_discretised(
     dt: Float[Tensor, "*#channels"],
 ) -> tuple[Complex[Tensor, "*channels n n"], Complex[Tensor, "*channels n"]]:
     r"""Dense $\bar A$ and $\bar B$ of the bilinear rule, modes and then their conjugates: for steps one by one."""
-    full, p, b = (torch.cat([x, x.conj()], -1) for x in (A, P, B))
+    full, p, b = (_with_conjugates(x) for x in (A, P, B))
     dense = torch.diag_embed(full) - p[..., :, None] * p.conj()[..., None, :]
     half = dt[..., None, None] / 2 * dense
     one = torch.eye(full.shape[-1], dtype=full.dtype, device=full.device)
@@ -250,14 +250,25 @@ def dplr_discretised(
 
 
 def truncated(
-    Abar: Complex[Tensor, "*#channels n n"], C: Complex[Tensor, "*#channels modes"], length: int, undo: bool = False
+    Abar: Complex[Tensor, "*#channels n n"], C: Complex[Tensor, "*#channels modes"], length: int
 ) -> Complex[Tensor, "*channels modes"]:
-    r"""$\tilde C = C (I - \bar A^L)$, which makes the kernel of length L periodic; or, undone, $C$ from $\tilde C$."""
-    full = torch.cat([C, C.conj()], -1)
-    one = torch.eye(full.shape[-1], dtype=full.dtype, device=full.device)
-    short = one - torch.linalg.matrix_power(Abar, length)
-    found = torch.linalg.solve(short.mT, full[..., None])[..., 0] if undo else (full[..., None, :] @ short)[..., 0, :]
-    return found[..., : C.shape[-1]]
+    r"""$\tilde C = C (I - \bar A^L)$, which makes the kernel of length L periodic."""
+    return (_with_conjugates(C)[..., None, :] @ _remaining(Abar, length))[..., 0, : C.shape[-1]]
+
+
+def untruncated(
+    Abar: Complex[Tensor, "*#channels n n"], C: Complex[Tensor, "*#channels modes"], length: int
+) -> Complex[Tensor, "*channels modes"]:
+    r"""$C$ from $\tilde C = C (I - \bar A^L)$."""
+    return torch.linalg.solve(_remaining(Abar, length).mT, _with_conjugates(C)[..., None])[..., : C.shape[-1], 0]
+
+
+def _remaining(Abar: Tensor, length: int) -> Tensor:
+    return torch.eye(Abar.shape[-1], dtype=Abar.dtype, device=Abar.device) - torch.linalg.matrix_power(Abar, length)
+
+
+def _with_conjugates(x: Tensor) -> Tensor:
+    return torch.cat([x, x.conj()], -1)
 
 
 def _even(n: int) -> None:
