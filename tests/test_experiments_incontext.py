@@ -79,10 +79,13 @@ def test_no_row_is_its_own_demonstration() -> None:
 
 
 def test_letters_answer_for_the_classes_and_every_sequence_ends_with_a_separator() -> None:
+    task = dataclasses.replace(made(by_share), classes=("a", "b", "c"))
     part = Labelled(np.full((3, 4), A), np.ones((3, 4), dtype=bool), np.array([0, 1, 2]))
-    found = module._examples(part, "made", 10)
+    found = module._examples(part, task, 10)
     assert found.y.tolist() == [A, G, N] and (found.x[:, -1] == SEP).all() and found.x.shape == (3, 5)
-    assert len(module._examples(part, "made", 2).y) == 2
+    assert len(module._examples(part, task, 2).y) == 2
+    without_the_last = dataclasses.replace(part, y=np.array([0, 1, 1]))
+    assert module._examples(without_the_last, task, 10).y.tolist() == [A, G, G]
 
 
 def test_the_weights_are_frozen_under_a_prompt_and_tuned_under_shots(trainings) -> None:
@@ -124,7 +127,7 @@ def test_the_shorter_and_the_longest_input_both_fit(trainings) -> None:
 
 def _parts() -> Parts:
     task = made(by_share, sizes=(200, 60, 80))
-    return Parts(*(module._examples(part, "made", 1000) for part in (task.train, task.valid, task.test)))
+    return Parts(*(module._examples(part, task, 1000) for part in (task.train, task.valid, task.test)))
 
 
 def test_a_probe_of_random_weights_counts_letters_and_does_not_look_at_the_test() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyena.data.dna import load_dna
-from hyena.data.labelled import Labelled, load_task
+from hyena.data.labelled import Labelled, Task, load_task
 from hyena.data.nucleotides import SEP, A, G, N
 from hyena.errors import HyenaError
 from hyena.experiments.comparison import Fit, Trial, shuffled
@@ -87,7 +87,7 @@ class InContext(Dna):
         task = load_task(self.task)
         if len(task.classes) not in LABELS:
             raise HyenaError(f"{task.name} has {len(task.classes)} classes; letters answer for 2 or 3")
-        parts = Parts(*(_examples(part, task.name, self.most_examples) for part in (task.train, task.valid, task.test)))
+        parts = Parts(*(_examples(part, task, self.most_examples) for part in (task.train, task.valid, task.test)))
         if max(self.shots) >= (least := np.unique(parts.train.y, return_counts=True)[1].min()):
             raise HyenaError(f"shots go up to {least - 1}: the rarest class has {least} examples to learn from")
         shown = max(self.shots) * len(task.classes)
@@ -225,13 +225,12 @@ def probed(model: HyenaDNA, parts: Parts) -> float:
     return max(tried, key=lambda scores: scores[0])[1]
 
 
-def _examples(part: Labelled, name: str, most: int) -> Examples:
+def _examples(part: Labelled, task: Task, most: int) -> Examples:
     if not part.mask.all():
-        raise HyenaError(f"the sequences of {name} have several lengths; prompts are for sequences of one length")
+        raise HyenaError(f"the sequences of {task.name} have several lengths; prompts are for sequences of one length")
     some = np.sort(np.random.default_rng(0).permutation(len(part.y))[:most])
     x = np.pad(part.x[some], ((0, 0), (0, 1)), constant_values=SEP).astype(np.int64)
-    letters = LABELS[part.y.max() + 1]
-    return Examples(x, np.array(letters)[part.y[some]])
+    return Examples(x, np.array(LABELS[len(task.classes)])[part.y[some]])
 
 
 def _summary(trials: list[Trial]) -> Row:
