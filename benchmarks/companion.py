@@ -19,8 +19,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import profile
 
+from hyena.measure import peak_allocated
 from hyena.models.forecasters import DLinear, LSTMForecaster, TransformerForecaster
 from hyena.models.spacetime import SpaceTime, forecast_losses
 from hyena.ops.companion import closed_loop, companion_kernel, companion_matrix, krylov
@@ -64,7 +64,7 @@ def kernel_row(d: int, length: int, device: str) -> dict[str, float]:
         for mode, run in (("", forward), (" forward+backward", both)):
             slow, fast = medians([lambda f=f, run=run: run(f) for f in (dense, ours)], device)
             row[name + mode] = round(slow / fast, 2)
-        held = [peak(lambda f=f: both(f)) for f in (dense, ours)]
+        held = [peak_allocated(lambda f=f: both(f)) for f in (dense, ours)]
         row[f"{name} memory"] = round(held[0] / max(1, held[1]), 2)
     return row
 
@@ -133,15 +133,3 @@ def seconds(run: Callable[[], None], device: str) -> float:
     run()
     wait()
     return time.perf_counter() - began
-
-
-def peak(run: Callable[[], object]) -> int:
-    """The most bytes allocated at once during one run."""
-    with profile(profile_memory=True) as trace:
-        run()
-    events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    return most

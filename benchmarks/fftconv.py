@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch.profiler import profile
 from torch.utils.benchmark import Timer
 
+from hyena.measure import peak_allocated
 from hyena.ops import fftconv
 from hyena.ops.fftconv import causal_conv
 from hyena.paths import root, write_atomically
@@ -71,7 +71,9 @@ def measure(batch: int, channels: int, length: int, device: str) -> dict[str, fl
     for mode, run in modes(batch, channels, length, device).items():
         row[mode] = round(ratio(lambda run=run: run(textbook), lambda run=run: run(causal_conv)), 2)
     for mode, run in modes(batch, channels, length, device).items():  # new tensors: nothing is remembered of them
-        row[f"{mode} memory"] = round(peak(lambda run=run: run(textbook)) / peak(lambda run=run: run(causal_conv)), 2)
+        row[f"{mode} memory"] = round(
+            peak_allocated(lambda run=run: run(textbook)) / peak_allocated(lambda run=run: run(causal_conv)), 2
+        )
     return row
 
 
@@ -127,15 +129,3 @@ def ratio(first: Callable[[], object], second: Callable[[], object]) -> float:
             times.append(timer.blocked_autorange(min_run_time=0.1).median)
         ratios.append(times[0] / times[1])
     return sorted(ratios)[ROUNDS // 2]
-
-
-def peak(run: Callable[[], object]) -> int:
-    """The most bytes allocated at once during one run."""
-    with profile(profile_memory=True) as trace:
-        run()
-    events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    return most

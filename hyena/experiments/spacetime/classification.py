@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyena.data.labelled_series import Examples, LabelledSeries, load_labelled_series
-from hyena.experiments.comparison import Comparison, Trial, rows, shuffled, sweeps
+from hyena.experiments.comparison import Trial, rows, shuffled, sweeps
+from hyena.experiments.spacetime.seeds import EverySeed
 from hyena.models.lm import count_parameters
 from hyena.models.series_classifiers import ENCODERS, SeriesClassifier
 from hyena.results import Result, Row
@@ -26,7 +27,7 @@ PENALTIES = (0.01, 0.1, 1.0, 10.0)  # inverse ones, of the linear model
 
 
 @dataclass(frozen=True)
-class SeriesClassification(Comparison):
+class SeriesClassification(EverySeed):
     """Claim 5, on other data: accuracy in percent on the published test part.
 
     Every encoder has the same shell, width, layers, rates and steps. The bar is a logistic regression on mean, standard
@@ -75,9 +76,8 @@ class SeriesClassification(Comparison):
             chosen = {}
             for kind in self.operators:
                 fit = partial(self._fit, task, run)
-                best = self.sweep(kind, run.seed, fit)
-                more = range(run.seed + 1, run.seed + self.n_seeds)
-                chosen[kind] = [best, *(fit(kind, best.lr, seed) for seed in more)]
+                chosen[kind] = self.from_every_seed(kind, run.seed, fit)
+                best = chosen[kind][0]
                 metrics[f"{key}_{kind}"] = [trial.test for trial in chosen[kind]]
                 parameters[f"{key}_{kind}"] = count_parameters(best.model)
                 table.append({

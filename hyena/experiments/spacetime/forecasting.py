@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from hyena.data.series import Series, load_series
 from hyena.errors import HyenaError, unknown
-from hyena.experiments.comparison import Comparison, Trial, rows, shuffled, sweeps
+from hyena.experiments.comparison import Trial, rows, shuffled, sweeps
+from hyena.experiments.spacetime.seeds import EverySeed
 from hyena.models.forecasters import (
     DLinear,
     LSTMForecaster,
@@ -43,7 +44,7 @@ class Errors(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Windowed(Comparison):
+class Windowed(EverySeed):
     """Fields of the windows and of SpaceTime; every network has the same windows, rates, steps and batches."""
 
     series: tuple[str, ...] = ("ETTh1", "ETTh2", "ETTm1", "ETTm2")
@@ -139,7 +140,8 @@ class Forecasting(Windowed):
         for series in found:
             for horizon in self.horizons:
                 key = f"{series.name}_{horizon}"
-                chosen = self._compared(series, horizon, run)
+                fit = partial(self.fit, series, horizon, run)
+                chosen = {kind: self.from_every_seed(kind, run.seed, fit) for kind in self.operators}
                 forecasts = {k: [by(t.model, horizon) for t in trials] for k, trials in chosen.items()}
                 forecasts |= {"ar": [by_ar(series, self.ar_order, horizon)], "naive": [by_season(series, horizon)]}
                 for kind, forecasters in forecasts.items():
@@ -156,14 +158,6 @@ class Forecasting(Windowed):
         data = {name: value for series in found for name, value in series.data.items()}
         tables = {"errors": table, "curves": curves, "sweep": tried}
         return Result(metrics, parameters=parameters, data=data, tables=tables, arrays=arrays)
-
-    def _compared(self, series: Series, horizon: int, run: Run) -> dict[str, list[Trial]]:
-        chosen = {}
-        for kind in self.operators:
-            fit = partial(self.fit, series, horizon, run)
-            best = self.sweep(kind, run.seed, fit)
-            chosen[kind] = [best, *(fit(kind, best.lr, s) for s in range(run.seed + 1, run.seed + self.n_seeds))]
-        return chosen
 
 
 @dataclass(frozen=True)
@@ -188,10 +182,8 @@ class HorizonGeneralisation(Windowed):
             chosen = {}
             for horizon in self.horizons:
                 fit = partial(self.fit, series, horizon, run)
-                best = self.sweep("spacetime", run.seed, fit)
-                tried += sweeps({"spacetime": [best]}, series=series.name, horizon=float(horizon))
-                more = range(run.seed + 1, run.seed + self.n_seeds)
-                chosen[horizon] = [best, *(fit("spacetime", best.lr, s) for s in more)]
+                chosen[horizon] = self.from_every_seed("spacetime", run.seed, fit)
+                tried += sweeps({"spacetime": chosen[horizon]}, series=series.name, horizon=float(horizon))
             first = chosen[self.horizons[0]]
             for horizon in self.horizons:
                 key, test = f"{series.name}_{horizon}", partial(errors, series, "test", self.lag, horizon)

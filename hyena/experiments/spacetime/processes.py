@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from hyena.data.processes import PROCESSES, autoregressive, best_predictions
 from hyena.errors import HyenaError, unknown
-from hyena.experiments.comparison import Comparison, Trial, rows, sweeps
+from hyena.experiments.comparison import Trial, rows, sweeps
+from hyena.experiments.spacetime.seeds import EverySeed
 from hyena.models.lm import count_parameters
 from hyena.models.s4 import S4Conv
 from hyena.models.spacetime import CompanionSSM
@@ -28,7 +29,7 @@ RUN_ON = 48  # steps of the free-running forecast
 
 
 @dataclass(frozen=True)
-class AutoregressiveProcesses(Comparison):
+class AutoregressiveProcesses(EverySeed):
     r"""Claims 1 and 6: what a layer's one-step predictions lack to the best ones, $E(\hat y - \hat y^*)^2 / \sigma^2$.
 
     One companion, S4D or S4 layer of one feature reads the series and predicts each next value. All have a state of
@@ -83,12 +84,10 @@ class AutoregressiveProcesses(Comparison):
             chosen = {}
             for kind in self.operators:
                 fit = partial(self._fit, name, run)
-                best = self.sweep(kind, run.seed, fit)
-                more = range(run.seed + 1, run.seed + self.n_seeds)
-                chosen[kind] = [best, *(fit(kind, best.lr, seed) for seed in more)]
+                chosen[kind] = self.from_every_seed(kind, run.seed, fit)
                 metrics[f"{name}_{kind}"] = [trial.test for trial in chosen[kind]]
-                parameters[kind] = count_parameters(best.model)
-                arrays |= self._pictures(name, kind, best.model)
+                parameters[kind] = count_parameters(chosen[kind][0].model)
+                arrays |= self._pictures(name, kind, chosen[kind][0].model)
             curves += rows(chosen, run.seed, process=name)
             tried += sweeps(chosen, process=name)
             metrics |= self._advantage(name, metrics)
