@@ -5,6 +5,7 @@
   state per channel. Ratios above 1 mean that polynomials are faster, or need less memory.
 - *networks*: a training step of the paper's forecaster (batch 50, lag 336, horizon 720) with all three losses, and of
   the LSTM and the Transformer of `hyena.models.forecasters` at the same width and windows.
+- *lags*: the same steps as the window grows to 16 thousand values, with as many values in every batch.
 
 Medians over rounds in which all are timed, so that drift cancels.
 """
@@ -27,25 +28,29 @@ from hyena.ops.companion import closed_loop, companion_kernel, companion_matrix,
 from hyena.paths import root, write_atomically
 
 CHANNELS = 128
-CASES = ((64, 336), (64, 1024), (64, 4096), (256, 1024), (256, 4096))  # d_state, length
+CASES = ((64, 336), (64, 1024), (64, 4096), (64, 16_384), (256, 1024), (256, 4096))  # d_state, length
 BATCH, LAG, HORIZON, D_MODEL, D_STATE = 50, 336, 720, 128, 64
+LAGS, VALUES = (256, 1024, 4096, 16_384), 16_384  # values in a batch, of each of the longer windows
 ROUNDS = 5
 
 
 def main(device: str = "cpu") -> str:
     """Run every case, write `benchmarks/results/companion.<device>.json` and return the table."""
     kernels = [kernel_row(d, length, device) for d, length in CASES]
-    networks = network_rows(device)
+    networks = network_rows(BATCH, LAG, device)
+    lags = [row for lag in LAGS for row in network_rows(VALUES // lag, lag, device)]
     about = {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.machine()}
     about |= {"channels": CHANNELS, "batch": BATCH, "lag": LAG, "horizon": HORIZON}
     metrics = {f"kernel_{row['d_state']}_{row['length']}": row["kernel"] for row in kernels}
     step = {row["network"]: row["seconds"] for row in networks}
     metrics |= {"step_seconds": step["spacetime"]}
     metrics |= {f"{name}_over_spacetime": round(step[name] / step["spacetime"], 3) for name in ("lstm", "transformer")}
-    stored = {"about": about, "dense / polynomials": kernels, "networks": networks, "metrics": metrics}
+    stored = {
+        "about": about, "dense / polynomials": kernels, "networks": networks, "lags": lags, "metrics": metrics
+    }  # fmt: skip
     text = json.dumps(stored, indent=1) + "\n"
     write_atomically(root() / "benchmarks" / "results" / f"companion.{device}.json", text)
-    return "\n".join(json.dumps(row) for row in (*kernels, *networks))
+    return "\n".join(json.dumps(row) for row in (*kernels, *networks, *lags))
 
 
 def kernel_row(d: int, length: int, device: str) -> dict[str, float]:
@@ -63,7 +68,7 @@ def kernel_row(d: int, length: int, device: str) -> dict[str, float]:
     for name, (dense, ours) in forms.items():
         for mode, run in (("", forward), (" forward+backward", both)):
             slow, fast = medians([lambda f=f, run=run: run(f) for f in (dense, ours)], device)
-            row[name + mode] = round(slow / fast, 2)
+            row |= {f"{name}{mode} seconds": round(fast, 5), name + mode: round(slow / fast, 2)}
         held = [peak_allocated(lambda f=f: both(f)) for f in (dense, ours)]
         row[f"{name} memory"] = round(held[0] / max(1, held[1]), 2)
     return row
@@ -79,15 +84,15 @@ def dense_loop(a: Tensor, b: Tensor, c: Tensor, k: Tensor, x: Tensor, length: in
     return (krylov(companion_matrix(a) + b[:, :, None] * k[:, None, :], x, length) @ c[..., None])[..., 0]
 
 
-def network_rows(device: str) -> list[dict[str, object]]:
+def network_rows(batch: int, lag: int, device: str) -> list[dict[str, object]]:
     """Seconds and parameters of a training step of every network, and the ratio to SpaceTime's."""
     torch.manual_seed(0)
-    x, y = torch.randn(BATCH, LAG, 1, device=device), torch.randn(BATCH, HORIZON, 1, device=device)
+    x, y = torch.randn(batch, lag, 1, device=device), torch.randn(batch, HORIZON, 1, device=device)
     networks = {
         "spacetime": SpaceTime(D_MODEL, D_STATE),
         "lstm": LSTMForecaster(HORIZON, D_MODEL),
-        "transformer": TransformerForecaster(LAG, HORIZON, D_MODEL),
-        "dlinear": DLinear(LAG, HORIZON),
+        "transformer": TransformerForecaster(lag, HORIZON, D_MODEL),
+        "dlinear": DLinear(lag, HORIZON),
     }
     networks = {name: network.to(device).train() for name, network in networks.items()}
 
@@ -100,8 +105,8 @@ def network_rows(device: str) -> list[dict[str, object]]:
     times = medians([lambda network=network: step(network) for network in networks.values()], device)
     return [
         {
-            "network": name, "parameters": sum(p.numel() for p in network.parameters()), "seconds": round(time_, 4),
-            "times spacetime": round(time_ / times[0], 3),
+            "lag": lag, "network": name, "parameters": sum(p.numel() for p in network.parameters()),
+            "seconds": round(time_, 4), "times spacetime": round(time_ / times[0], 3),
         }
         for (name, network), time_ in zip(networks.items(), times, strict=True)
     ]  # fmt: skip

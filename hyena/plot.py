@@ -33,6 +33,15 @@ COLOUR = {  # one colour per operator in every notebook
     "transfer_function": _PALETTE[8],
     "ckconv": _PALETTE[9],
     "first": _PALETTE[1],
+    "spacetime": "#004949",
+    "s4d": "#b66dff",
+    "s4": "#db6d00",
+    "lstm": "#920000",
+    "transformer": "#6e6e6e",
+    "nlinear": "#006ddb",
+    "dlinear": "#6db6ff",
+    "ar": "#e69f00",
+    "naive": "#ff6db6",
 }
 LETTERS = {"A": _PALETTE[2], "C": _PALETTE[0], "G": _PALETTE[1], "T": _PALETTE[3], "N": "#6e6e6e"}
 SEQUENTIAL = "mako_r"

@@ -21,7 +21,7 @@ TINY = {
     "attention": {"LENGTHS": (16, 48), "D_MODEL": 8, "FILTER_ORDER": 4, "ROUNDS": 1, "SECONDS": 0.0},
     "companion": {
         "CHANNELS": 3, "CASES": ((4, 9), (5, 16)), "BATCH": 2, "LAG": 16, "HORIZON": 6, "D_MODEL": 16, "D_STATE": 4,
-        "ROUNDS": 1,
+        "LAGS": (8, 16), "VALUES": 16, "ROUNDS": 1,
     },
     "fftconv": {
         "CASES": [(2, 4, 16), (1, 2, 40)], "LEADS": [("blocks", "BLOCK_BYTES", 2**62, (1, 2, 40))], "ROUNDS": 1,
@@ -117,7 +117,15 @@ def test_companion_stores_ratios_by_case_and_steps_by_network(tiny, tmp_path) ->
     assert [r["network"] for r in networks] == ["spacetime", "lstm", "transformer", "dlinear"]
     assert found["metrics"]["kernel_5_16"] == rows[1]["kernel"]
     assert found["metrics"]["step_seconds"] == networks[0]["seconds"] > 0
-    assert len(shown.splitlines()) == 2 + 4
+    assert [(r["lag"], r["network"]) for r in found["lags"]] == [(n, r["network"]) for n in (8, 16) for r in networks]
+    assert len(shown.splitlines()) == 2 + 4 + 8
+
+
+def test_claimed_speeds_of_companions_are_measured(tiny, tmp_path) -> None:
+    kernels = {f"kernel_{d}_{length}" for d, length in benchmark("companion").CASES}
+    tiny("companion").main()
+    claimed = {c.metric.partition(".")[2] for c in claims.load() if c.metric.startswith("bench/companion.")}
+    assert claimed and claimed <= set(stored(tmp_path, "companion")["metrics"]) | kernels
 
 
 def test_dense_companion_forms_give_the_same_numbers() -> None:

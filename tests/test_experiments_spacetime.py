@@ -221,7 +221,7 @@ def test_layers_are_of_about_equal_size() -> None:
 
 def test_the_advantage_is_over_the_best_of_the_others() -> None:
     metrics = {"x_spacetime": [0.1, 0.3], "x_s4d": [3.0], "x_s4": [2.0, 6.0]}
-    assert processes()._advantage("x", metrics) == {"advantage_x": [pytest.approx(15.0)]}
+    assert processes()._advantage("x", metrics) == {"advantage_x": [pytest.approx(15.0)], "closest_x": [2.0]}
 
 
 def test_taps_and_free_runs_are_kept(trainings) -> None:

@@ -8,7 +8,9 @@ from closeness import close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.testing import assert_close
 
+from hyena.ops import companion
 from hyena.ops.companion import (
     closed_loop,
     companion_kernel,
@@ -149,6 +151,34 @@ def test_a_series_times_its_inverse_is_one(length, seed) -> None:
     one[0] = 1
     inverse = series_inverse(series)
     close(product(series, inverse, length), one, 1e-12 * max(1.0, inverse.abs().max().item()))
+
+
+@DRAWN
+@given(SIZES, st.integers(1, 300), SEEDS)
+def test_a_circle_gives_what_series_give_and_their_gradients(d, length, seed) -> None:
+    torch.manual_seed(seed)
+    roots = torch.eye(d) * torch.where(torch.rand(d, 1) < 0.5, -1, 1)  # each on the unit circle, d times
+    a = torch.cat([system(4, d)[0], roots])
+    given = [vector.requires_grad_() for vector in (a, *torch.randn(2, d + 4, d))]
+    series, circle = (form(*given, length) for form in (companion._by_series, companion._on_circle))
+    bound = 1e-8 * given[2].abs().amax(-1) * given[1].abs().sum(-1)
+    assert ((series - circle).abs() <= bound[:, None]).all()
+    weights = torch.randn_like(series)
+    slopes = [torch.autograd.grad((form * weights).sum(), given) for form in (series, circle)]
+    for wanted, found in zip(*slopes, strict=True):
+        assert_close(found, wanted, atol=1e-5 * (1 + wanted.abs().max().item()), rtol=0)
+
+
+@pytest.mark.parametrize(("excess", "road"), [(0.0, "_on_circle"), (1e-3, "_by_series")], ids=["bounded", "growing"])
+def test_a_circle_is_for_single_precision_and_norms_up_to_one(monkeypatch, excess: float, road: str) -> None:
+    taken = []
+    for name in ("_on_circle", "_by_series"):
+        form = getattr(companion, name)
+        monkeypatch.setattr(companion, name, lambda *args, n=name, f=form: taken.append(n) or f(*args))
+    a, b, c, _ = system(3, 6)
+    companion_kernel(*(vector.float() for vector in ((1 + excess) * a, b, c)), 20)
+    companion_kernel(a, b, c, 20)
+    assert taken == [road, "_by_series"]
 
 
 @pytest.mark.parametrize(("growth", "length"), [(1, 4096), (4, 100)], ids=["stable", "growing"])

@@ -49,6 +49,18 @@ def test_the_example_of_dna_runs(tmp_path, monkeypatch):
     assert names["task"].classes == ("0", "1")
 
 
+def test_the_example_of_series_runs(checkout, tmp_path, monkeypatch, capsys):
+    wave = np.sin(np.arange(600) / 4) + 0.1 * np.random.default_rng(0).standard_normal(600)
+    (tmp_path / "mine.csv").write_text("day,load\n" + "".join(f"{i},{value:.4f}\n" for i, value in enumerate(wave)))
+    monkeypatch.chdir(tmp_path)
+    example = next(block for block in blocks("python") if "mine.csv" in block and "Forecasting" in block)
+    exec(example.replace('"quick"', '"smoke"'), {})
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in shown] == ["spacetime", "nlinear", "dlinear", "lstm", "transformer", "ar", "naive"]
+    assert all(float(row[2]) > 0 for row in shown)
+    assert list((checkout / "results" / "custom" / "spacetime").iterdir())
+
+
 def test_every_command_is_one():
     text = "\n".join(blocks("")).replace("\\\n", " ")
     found = re.findall(r"^(?:accelerate launch .* -m )?hyena ([^#\n]*)", text, flags=re.M)

@@ -64,6 +64,7 @@ class TransformerForecaster(nn.Module):
         super().__init__()
         self.embed, self.place = nn.Linear(1, d_model), nn.Parameter(0.02 * torch.randn(lag, d_model))
         layer = nn.TransformerEncoderLayer(d_model, num_heads, 4 * d_model, dropout, batch_first=True, norm_first=True)
+        layer.self_attn.dropout = 0.0  # of attention weights: with it attention is not fused
         self.encoder = nn.TransformerEncoder(layer, n_layer, nn.LayerNorm(d_model), enable_nested_tensor=False)
         self.output = nn.Linear(d_model, horizon)
 

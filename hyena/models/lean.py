@@ -104,10 +104,11 @@ def _project(normal: Tensor, mixer: HyenaOperator, group: Tensor) -> tuple[Tenso
     p = torch.empty(len(rows), len(normal), dtype=bias.dtype, device=bias.device)
     for part, out in zip(normal.split(POSITIONS), p.split(POSITIONS, dim=1), strict=True):
         torch.add(weight @ part.T, bias, out=out)
-    short = mixer.short_filter
-    width = short.kernel_size[0] - 1
-    p = F.conv1d(F.pad(p[None], (width, 0)), short.weight[rows], short.bias[rows], groups=len(rows))
-    return p[0].chunk(mixer.order + 1)
+    taps = mixer.short_filter.weight[rows, 0].flip(-1)  # lag 0 first
+    found = torch.addcmul(mixer.short_filter.bias[rows, None], p, taps[:, :1])
+    for lag in range(1, taps.shape[1]):
+        found[:, lag:].addcmul_(p[:, :-lag], taps[:, lag, None])
+    return found.chunk(mixer.order + 1)
 
 
 def _rows(mixer: HyenaOperator, group: Tensor, i: int) -> Tensor:
@@ -130,4 +131,6 @@ def _taps(f: HyenaFilter, features: Tensor, rows: Tensor) -> Tensor:
 
 
 def _linear(x: Tensor, linear: torch.nn.Linear, matmul: torch.dtype) -> Tensor:
+    if matmul == linear.bias.dtype:
+        return F.linear(x, linear.weight, linear.bias)
     return (x.to(matmul) @ linear.weight.T.to(matmul)).to(linear.bias.dtype) + linear.bias

@@ -44,6 +44,7 @@ class SeriesClassifier(nn.Module):
             self.encoder = nn.LSTM(d_model, d_model, n_layer, batch_first=True, dropout=dropout if n_layer > 1 else 0.0)
         elif kind == "transformer":
             layer = nn.TransformerEncoderLayer(d_model, 4, 4 * d_model, dropout, batch_first=True, norm_first=True)
+            layer.self_attn.dropout = 0.0  # of attention weights: with it attention is not fused
             self.encoder = nn.TransformerEncoder(layer, n_layer, nn.LayerNorm(d_model), enable_nested_tensor=False)
             self.place = nn.Parameter(0.02 * torch.randn(l_max, d_model))
         else:
@@ -56,7 +57,8 @@ class SeriesClassifier(nn.Module):
         """Logits."""
         z = self.embed(x)
         if self.kind == "transformer":
-            z = self.encoder(z + self.place[: z.shape[1]], src_key_padding_mask=~mask)
+            padding = None if bool(mask.all()) else ~mask  # without one attention is fused
+            z = self.encoder(z + self.place[: z.shape[1]], src_key_padding_mask=padding)
         else:
             z = self.encoder(z)
         z = z[0] if self.kind == "lstm" else z
