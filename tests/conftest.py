@@ -11,6 +11,7 @@ import pytest
 import torch
 from instant import ROW
 from registries import toml
+from small_training import learn, tiny
 
 from hyena.data.registry import Entry, registry
 from hyena.experiments.hyena import language, reasoning, recall
@@ -112,6 +113,13 @@ def trains(monkeypatch) -> list:
     for module in TRAINERS:
         monkeypatch.setattr(module, "train", instant)
     return seen
+
+
+@pytest.fixture(scope="session")
+def uninterrupted() -> tuple[list, torch.nn.Module]:
+    """The rows and the model of the small training, start to end."""
+    model = tiny()
+    return learn(model), model
 
 
 @pytest.fixture
