@@ -22,6 +22,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from hyena.measure import significant
 from hyena.models.attention import CausalAttention
 from hyena.models.filters import FixedFilter
 from hyena.models.hyena import HyenaOperator
@@ -79,7 +80,7 @@ def measure(length: int, device: str) -> list[dict[str, object]]:
     for mode, run in (("forward", forward), ("forward+backward", both)):
         some = {n: m for n, m in layers.items() if mode == "forward" or n != "kept"}
         times = medians(some, run, device)
-        ratios = {n: round(times[n] / times["hyena"], 3) if n in times else None for n in ("fused", "naive", "kept")}
+        ratios = {n: significant(times[n] / times["hyena"]) if n in times else None for n in ("fused", "naive", "kept")}
         rows.append({"length": length, "mode": mode, **ratios})
     return rows
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hyena.measure import peak_allocated
+from hyena.measure import peak_allocated, significant
 from hyena.models.forecasters import DLinear, LSTMForecaster, TransformerForecaster
 from hyena.models.spacetime import SpaceTime, forecast_losses
 from hyena.ops.companion import closed_loop, companion_kernel, companion_matrix, krylov
@@ -44,7 +44,9 @@ def main(device: str = "cpu") -> str:
     metrics = {f"kernel_{row['d_state']}_{row['length']}": row["kernel"] for row in kernels}
     step = {row["network"]: row["seconds"] for row in networks}
     metrics |= {"step_seconds": step["spacetime"]}
-    metrics |= {f"{name}_over_spacetime": round(step[name] / step["spacetime"], 3) for name in ("lstm", "transformer")}
+    metrics |= {
+        f"{name}_over_spacetime": significant(step[name] / step["spacetime"]) for name in ("lstm", "transformer")
+    }
     stored = {
         "about": about, "dense / polynomials": kernels, "networks": networks, "lags": lags, "metrics": metrics
     }  # fmt: skip
@@ -68,9 +70,9 @@ def kernel_row(d: int, length: int, device: str) -> dict[str, float]:
     for name, (dense, ours) in forms.items():
         for mode, run in (("", forward), (" forward+backward", both)):
             slow, fast = medians([lambda f=f, run=run: run(f) for f in (dense, ours)], device)
-            row |= {f"{name}{mode} seconds": round(fast, 5), name + mode: round(slow / fast, 2)}
+            row |= {f"{name}{mode} seconds": significant(fast), name + mode: significant(slow / fast)}
         held = [peak_allocated(lambda f=f: both(f)) for f in (dense, ours)]
-        row[f"{name} memory"] = round(held[0] / max(1, held[1]), 2)
+        row[f"{name} memory"] = significant(held[0] / max(1, held[1]))
     return row
 
 
@@ -106,7 +108,7 @@ def network_rows(batch: int, lag: int, device: str) -> list[dict[str, object]]:
     return [
         {
             "lag": lag, "network": name, "parameters": sum(p.numel() for p in network.parameters()),
-            "seconds": round(time_, 4), "times spacetime": round(time_ / times[0], 3),
+            "seconds": significant(time_), "times spacetime": significant(time_ / times[0]),
         }
         for (name, network), time_ in zip(networks.items(), times, strict=True)
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import torch
 from torch.utils.benchmark import Timer
 
-from hyena.measure import peak_allocated
+from hyena.measure import peak_allocated, significant
 from hyena.ops import fftconv
 from hyena.ops.fftconv import causal_conv
 from hyena.paths import root, write_atomically
@@ -69,10 +69,10 @@ def measure(batch: int, channels: int, length: int, device: str) -> dict[str, fl
     """Ratios (textbook / ours) of one case: time, and peak memory where the device's allocations are traced."""
     row: dict[str, float] = {"batch": batch, "channels": channels, "length": length}
     for mode, run in modes(batch, channels, length, device).items():
-        row[mode] = round(ratio(lambda run=run: run(textbook), lambda run=run: run(causal_conv)), 2)
+        row[mode] = significant(ratio(lambda run=run: run(textbook), lambda run=run: run(causal_conv)))
     for mode, run in modes(batch, channels, length, device).items():  # new tensors: nothing is remembered of them
-        row[f"{mode} memory"] = round(
-            peak_allocated(lambda run=run: run(textbook)) / peak_allocated(lambda run=run: run(causal_conv)), 2
+        row[f"{mode} memory"] = significant(
+            peak_allocated(lambda run=run: run(textbook)) / peak_allocated(lambda run=run: run(causal_conv))
         )
     return row
 
@@ -85,7 +85,7 @@ def lead(name: str, constant: str, without: int, case: tuple[int, int, int], dev
             run(causal_conv)
 
     run = modes(*case, device)["forward+backward"]
-    return {"lead": name, "length": case[-1], "gain": round(ratio(off, lambda: run(causal_conv)), 2)}
+    return {"lead": name, "length": case[-1], "gain": significant(ratio(off, lambda: run(causal_conv)))}
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from hyena.measure import significant
 from hyena.models.attention import CausalAttention
 from hyena.models.hyenadna import HyenaDNA
 from hyena.models.lean import lean_hidden
@@ -80,10 +81,10 @@ def measured_runtime() -> list[dict[str, float | None]]:
         row: dict[str, float | None] = {"length": length}
         for mode, run in modes.items():
             ours = seconds(partial(run, HyenaDNA(*SMALL, length, checkpointing=True), letters(length)[None]))
-            row |= {f"{mode} seconds": round(ours, 4), mode: None}
+            row |= {f"{mode} seconds": significant(ours), mode: None}
             if mode in open_modes:
                 theirs = seconds(partial(run, attention_model(length), letters(length)[None]))
-                row[mode] = round(theirs / ours, 2)
+                row[mode] = significant(theirs / ours)
                 if 16 * theirs > SECONDS:  # four times the length takes sixteen times as long
                     open_modes.remove(mode)
         rows.append(row)
@@ -139,7 +140,12 @@ def case(what: str, length: int, kind: str) -> dict[str, float | str]:
     else:
         training_step(model, letters(length)[None])
     took = time.perf_counter() - start
-    return {"length": length, "products": kind, "seconds": round(took, 2), "peak GB": round(peak_bytes() / 2**30, 2)}
+    return {
+        "length": length,
+        "products": kind,
+        "seconds": significant(took),
+        "peak GB": significant(peak_bytes() / 2**30),
+    }
 
 
 def peak_bytes() -> int:

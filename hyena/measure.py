@@ -1,4 +1,4 @@
-"""What benchmarks measure besides time."""
+"""What benchmarks share: the memory that a run holds, and how a number is stored."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def peak_allocated(run: Callable[[], object]) -> int:
         held += event.nbytes()
         most = max(most, held)
     return most
+
+
+def significant(value: float, digits: int = 3) -> float:
+    """Rounded to so many digits that mean something, so that no ratio becomes 0."""
+    return float(f"{value:.{digits}g}")

@@ -53,13 +53,15 @@ def test_every_numbered_claim_of_the_paper_has_a_row(number: str) -> None:
 
 @pytest.mark.parametrize("claim", [c for c in ALL if c.metric], ids=lambda c: c.id)
 def test_a_claims_metric_is_one_that_its_experiment_or_benchmark_stores(claim: Claim) -> None:
-    """In one stored result at least: a small profile may leave operators out."""
+    """In a result that may decide it, if one is stored: a small profile may leave operators out."""
     name, _, metric = claim.metric.partition(".")
     bench = name.startswith("bench/")
     folder = CHECKOUT / "benchmarks" / "results" if bench else CHECKOUT / "results" / claim.paper
+    deciding = PROFILES[PROFILES.index(claim.profile) :]
     paths = sorted(folder.glob(f"{name.removeprefix('bench/')}.*.json" if bench else f"*/{name}.json"))
+    paths = [path for path in paths if bench or path.parent.name in deciding]
     if not paths:
-        pytest.skip("no result of this experiment or benchmark is stored yet")
+        pytest.skip("no result that may decide is stored yet")
     assert any(metric in json.loads(p.read_text())["metrics"] for p in paths)
 
 

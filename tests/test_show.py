@@ -59,7 +59,7 @@ def test_a_training_that_stopped_early_keeps_its_last_value_in_the_curve() -> No
 
 
 def test_every_operator_has_a_colour_of_its_own() -> None:
-    operators = [name for name in plot.COLOUR if name not in ("first", "transformer")]  # whose grey is attention's
+    operators = [name for name in plot.COLOUR if name != "first"]
     assert len({plot.COLOUR[name] for name in operators}) == len(operators)
     assert set(operators) == compared()
 
@@ -68,4 +68,4 @@ def compared() -> set[str]:
     """All that a profile compares, and the forecasters that are not trained."""
     compare = (AssociativeRecall, AutoregressiveProcesses, Forecasting, SeriesClassification)
     found = {o for cls in compare for p in results.PROFILES for o in cls.configured(p).operators}
-    return found - {"transformer"} | {"ar", "naive"}
+    return found | {"ar", "naive"}
