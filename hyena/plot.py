@@ -37,7 +37,7 @@ COLOUR = {  # one colour per operator in every notebook
     "s4d": "#b66dff",
     "s4": "#db6d00",
     "lstm": "#920000",
-    "transformer": "#333333",
+    "transformer": "#a6a6a6",
     "nlinear": "#006ddb",
     "dlinear": "#6db6ff",
     "ar": "#e69f00",
