@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import json
 import platform
-import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hyena.measure import peak_allocated, significant
+from hyena.measure import backward, forward, medians, peak_allocated, significant
 from hyena.models.forecasters import DLinear, LSTMForecaster, TransformerForecaster
 from hyena.models.spacetime import SpaceTime, forecast_losses
 from hyena.ops.companion import closed_loop, companion_kernel, companion_matrix, krylov
@@ -68,10 +66,10 @@ def kernel_row(d: int, length: int, device: str) -> dict[str, float]:
         "closed loop": (lambda: dense_loop(*system, x, length), lambda: closed_loop(*system, x, length)),
     }
     for name, (dense, ours) in forms.items():
-        for mode, run in (("", forward), (" forward+backward", both)):
-            slow, fast = medians([lambda f=f, run=run: run(f) for f in (dense, ours)], device)
+        for mode, run in (("", forward), (" forward+backward", backward)):
+            slow, fast = medians([lambda f=f, run=run: run(f) for f in (dense, ours)], ROUNDS, device)
             row |= {f"{name}{mode} seconds": significant(fast), name + mode: significant(slow / fast)}
-        held = [peak_allocated(lambda f=f: both(f)) for f in (dense, ours)]
+        held = [peak_allocated(lambda f=f: backward(f)) for f in (dense, ours)]
         row[f"{name} memory"] = significant(held[0] / max(1, held[1]))
     return row
 
@@ -104,7 +102,7 @@ def network_rows(batch: int, lag: int, device: str) -> list[dict[str, object]]:
         else:
             F.mse_loss(network(x), y).backward()
 
-    times = medians([lambda network=network: step(network) for network in networks.values()], device)
+    times = medians([lambda network=network: step(network) for network in networks.values()], ROUNDS, device)
     return [
         {
             "lag": lag, "network": name, "parameters": sum(p.numel() for p in network.parameters()),
@@ -112,31 +110,3 @@ def network_rows(batch: int, lag: int, device: str) -> list[dict[str, object]]:
         }
         for (name, network), time_ in zip(networks.items(), times, strict=True)
     ]  # fmt: skip
-
-
-def forward(form: Callable[[], Tensor]) -> None:
-    with torch.no_grad():
-        form()
-
-
-def both(form: Callable[[], Tensor]) -> None:
-    form().sum().backward()
-
-
-def medians(runs: list[Callable[[], None]], device: str) -> list[float]:
-    """Median seconds of each, after a round that does not count."""
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(ROUNDS + 1):
-        for some, run in zip(times, runs, strict=True):
-            some.append(seconds(run, device))
-    return [sorted(some[1:])[(len(some) - 1) // 2] for some in times]
-
-
-def seconds(run: Callable[[], None], device: str) -> float:
-    """Time of one call, work queued on a GPU included."""
-    wait = torch.cuda.synchronize if device != "cpu" else (lambda: None)
-    wait()
-    began = time.perf_counter()
-    run()
-    wait()
-    return time.perf_counter() - began

@@ -31,6 +31,10 @@ TINY = {
         "LENGTHS": (64, 128), "MILLION": 200, "COMPARED": 64, "TRAINED": (64, 128), "SMALL": (8, 1), "LARGE": (8, 2),
         "ROUNDS": 1,
     },
+    "s4nd": {
+        "SIDES": (4, 8), "CHANNELS": 2, "PLACES": 128, "D_MODEL": 4, "STEP_SIDES": (4, 8), "STEP_BATCH": 2,
+        "STEP_WIDTH": 4, "STEP_LAYERS": 1, "MOST_PLACES": 16, "ROUNDS": 1,
+    },
     "streaming": {"LENGTHS": (100, 200), "CHANNELS": 4, "SAMPLES": 3, "ROUNDS": 1},
 }  # fmt: skip
 
@@ -170,6 +174,28 @@ def test_genome_stores_ratios_seconds_and_memory(tiny, tmp_path, monkeypatch, ki
     claimed = {c.metric.partition(".")[2] for c in claims.load() if c.metric.startswith("bench/genome.")}
     assert claimed and claimed <= set(found["metrics"])
     assert len(shown.splitlines()) == 2 + len(kinds) + 2 + 1
+
+
+def test_s4nd_stores_ratios_of_forms_layers_and_steps(tiny, tmp_path) -> None:
+    shown = tiny("s4nd").main()
+    found = stored(tmp_path, "s4nd")
+    assert [row["side"] for row in found["forms"]] == [4, 8]
+    assert all(value > 0 for row in found["forms"] for value in row.values())
+    layers = [(4, "s4nd"), (4, "conv"), (4, "attention"), (8, "s4nd"), (8, "conv")]
+    assert [(row["side"], row["layer"]) for row in found["layers"]] == layers
+    assert all(row["times s4nd"] > 0 and row["memory, times s4nd"] > 0 for row in found["layers"])
+    assert found["metrics"]["textbook_8"] == found["forms"][1]["textbook forward+backward"]
+    claimed = {c.metric.partition(".")[2] for c in claims.load() if c.metric.startswith("bench/s4nd.")}
+    sides = benchmark("s4nd").SIDES
+    assert claimed and claimed <= set(found["metrics"]) | {f"{n}_{s}" for n in ("spectral", "textbook") for s in sides}
+    assert len(shown.splitlines()) == 2 + 5 + 4
+
+
+def test_progressive_resizing_saves_its_share_of_what_smaller_grids_save() -> None:
+    steps = [
+        {"network": "x", "side": side, "of that at 32": ratio} for side, ratio in ((8, 0.1), (16, 0.25), (32, 1.0))
+    ]
+    assert benchmark("s4nd").saved(steps) == {"x_saved": 60.0}
 
 
 def test_the_peak_is_of_the_process_and_not_of_its_parent() -> None:
