@@ -5,7 +5,8 @@
   transforms of twice the side); time, and the most memory held. Ratios above 1: axis by axis is cheaper.
 - *layers*: S4ND's layer, a dense convolution of 3 x 3 and fused attention over all pixels, forward + backward, width
   `D_MODEL`, as the side of an image grows. Attention is left out above `MOST_PLACES`.
-- *steps*: a training step of the isotropic classifiers of the quick profile at each side, in units of that at 32.
+- *steps*: a training step of isotropic classifiers, those of progressive resizing in the quick profile, AdamW
+  included, at each side, in units of that at 32.
 
 Medians over rounds in which all are timed, so that drift cancels.
 """
@@ -18,6 +19,7 @@ import platform
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from hyena.data.images import SIDE
 from hyena.measure import backward, forward, medians, peak_allocated, significant
@@ -29,7 +31,7 @@ from hyena.paths import root, write_atomically
 SIDES = (16, 32, 64, 128, 256)
 CHANNELS, PLACES = 32, 2**16  # of every batch, so that small images come in larger batches
 D_MODEL, MOST_PLACES = 64, 128**2
-STEP_SIDES, STEP_BATCH, STEP_WIDTH, STEP_LAYERS = (8, 16, 32), 50, 32, 2
+STEP_SIDES, STEP_BATCH, STEP_WIDTH, STEP_LAYERS, STEP_STATE = (8, 16, 32), 50, 32, 2, 32
 SHARE = 0.8  # of a training that progressive resizing spends on the smaller grid
 ROUNDS = 5
 
@@ -93,14 +95,18 @@ def step_rows(device: str) -> list[dict[str, object]]:
     rows = []
     for kind in ("s4nd", "conv"):
         torch.manual_seed(0)
-        model = isotropic(kind, 3, 10, (SIDE, SIDE), d_model=STEP_WIDTH, n_layer=STEP_LAYERS).to(device)
+        options = {"d_state": STEP_STATE} if kind == "s4nd" else {}
+        model = isotropic(kind, 3, 10, (SIDE, SIDE), d_model=STEP_WIDTH, n_layer=STEP_LAYERS, dropout=0.1, **options)
+        optimizer = torch.optim.AdamW(model.to(device).parameters(), fused=True)
         y = torch.arange(STEP_BATCH, device=device) % 10
         images = {side: torch.randn(STEP_BATCH, side, side, 3, device=device) for side in STEP_SIDES}
 
-        def loss(x: Tensor, model: nn.Module = model, y: Tensor = y) -> Tensor:
-            return F.cross_entropy(model(x, SIDE / x.shape[1]), y)
+        def step(x: Tensor, model: nn.Module = model, y: Tensor = y, optimizer: Optimizer = optimizer) -> None:
+            F.cross_entropy(model(x, SIDE / x.shape[1]), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
 
-        times = medians([lambda x=x: backward(lambda: loss(x)) for x in images.values()], ROUNDS, device)
+        times = medians([lambda x=x: step(x) for x in images.values()], ROUNDS, device)
         rows += [
             {"network": kind, "side": side, "seconds": significant(t), "of that at 32": significant(t / times[-1])}
             for side, t in zip(STEP_SIDES, times, strict=True)

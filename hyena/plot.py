@@ -42,6 +42,11 @@ COLOUR = {  # one colour per operator in every notebook
     "dlinear": "#6db6ff",
     "ar": "#e69f00",
     "naive": "#ff6db6",
+    "s4nd": "#490092",
+    "s4nd_1": "#8a3ffc",
+    "s4nd_0.5": "#009e9e",
+    "s4nd_0.2": "#74c7c7",
+    "conv": "#924900",
 }
 LETTERS = {"A": _PALETTE[2], "C": _PALETTE[0], "G": _PALETTE[1], "T": _PALETTE[3], "N": "#6e6e6e"}
 SEQUENTIAL = "mako_r"

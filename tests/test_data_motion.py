@@ -91,7 +91,7 @@ def test_pieces_are_where_they_stood(monkeypatch) -> None:
     ("call", "said"),
     [
         (lambda: moving_clips("trian", 4, 3, 8, 0), "unknown part of the clips 'trian': did you mean 'train'"),
-        (lambda: moving_clips("train", 4, 60, 8, 0), "a clip of 60 frames of 8 x 8 is larger"),
+        (lambda: moving_clips("train", 4, 112, 8, 0), "a clip of 112 frames of 8 x 8 is larger"),
     ],
 )
 def test_a_mistake_is_named(scene, call, said: str) -> None:

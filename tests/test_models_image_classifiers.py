@@ -40,13 +40,14 @@ def test_a_convolution_is_the_sum_over_neighbours() -> None:
     close(layer(u), nn.functional.gelu(sums + layer.conv.bias), 1e-10)
 
 
-def test_units_that_have_gone_leave_no_denormal_numbers() -> None:
-    layer, u = Convolution(3, 1), torch.full((1, 4, 3), 1000.0, requires_grad=True)
-    nn.init.constant_(layer.conv.weight, -0.0011)  # sums of -9.9 and below: GELU would be 1e-38 and less from -13 on
-    y = layer(u)
-    y.sum().backward()
-    numbers = torch.cat([y.flatten(), u.grad.flatten(), layer.conv.weight.grad.flatten()]).abs()
-    assert (y.abs() < 1e-15).all() and ((numbers == 0) | (numbers > 1.2e-38)).all()
+def test_dead_units_give_and_take_exactly_nothing_and_the_others_are_as_ever() -> None:
+    layer, u = Convolution(1, 1, 1), torch.linspace(-20, 5, 500)[None, :, None].requires_grad_()
+    nn.init.constant_(layer.conv.weight, 1)
+    nn.init.constant_(layer.conv.bias, 0)
+    y, expected = layer(u), nn.functional.gelu(u)
+    ours, usual = (torch.autograd.grad(z.sum(), u)[0] for z in (y, expected))
+    assert torch.allclose(y, expected, atol=1e-20) and torch.allclose(ours, usual, atol=1e-20)
+    assert (ours[u < -10] == 0).all()
 
 
 @pytest.mark.usefixtures("float64")
@@ -67,15 +68,13 @@ def test_a_raster_reads_row_by_row_with_the_product_of_rates() -> None:
     close(layer(u[:, :1], 2), layer.block(u[:, 0], 4.0).view(2, 1, 2, 4), 1e-12)
 
 
-@pytest.mark.parametrize("grid", [(6,), (6, 5), (3, 4, 5)], ids=str)
+@pytest.mark.parametrize("grid", [(6,), (6, 4), (2, 4, 6)], ids=str)
 @pytest.mark.parametrize("kind", ["s4nd", "conv"])
-def test_isotropic_classifiers_take_any_number_of_axes(kind: str, grid: tuple[int, ...]) -> None:
+def test_isotropic_classifiers_take_any_number_of_axes_and_coarser_grids(kind: str, grid: tuple[int, ...]) -> None:
     options = {"d_state": 4} if kind == "s4nd" else {}
     model = isotropic(kind, 2, 7, grid, d_model=8, n_layer=2, dropout=0.1, **options)
     assert model(torch.randn(3, *grid, 2)).shape == (3, 7)
-    assert model(
-        torch.randn(3, *(-(-side // 2) for side in grid), 2), 2.0 if max(grid) > 5 and min(grid) > 5 else 1.0
-    ).shape == (3, 7)
+    assert model(torch.randn(3, *(side // 2 for side in grid), 2), 2.0).shape == (3, 7)
 
 
 def test_the_rate_reaches_every_layer() -> None:
@@ -119,7 +118,7 @@ def test_only_attention_has_learned_places_and_each_family_its_block() -> None:
         kind: 4 if kind.startswith("vit") else 2 for kind in DROP_INS
     }
     assert isinstance(patches("convnext_s4nd").mixers[0], S4NDConv)
-    assert patches("convnext_depthwise").mixers[0].conv.groups == 8
+    assert patches("convnext_depthwise").mixers[0].conv.weight.shape == (8, 1, 7, 7)
 
 
 @pytest.mark.usefixtures("float64")
@@ -143,6 +142,8 @@ def test_the_convolutional_block_adds_after_the_mlp_and_the_transformer_twice() 
         (lambda: patches("vit_s5"), "unknown network 'vit_s5'"),
         (lambda: patches("vit_s4nd", patch=3), "patch divides side, got 3 and 8"),
         (lambda: patches("vit_attention", num_heads=3), "num_heads divides d_model, got 3 and 8"),
+        (lambda: isotropic("conv", 1, 2, (4, 4), d_model=4, n_layer=1, band_limit=0.5), "has no option band_limit"),
+        (lambda: isotropic("conv", 1, 2, (4,) * 4, d_model=4, n_layer=1), "has 1, 2 or 3 axes, got 4"),
         (lambda: isotropic("s5nd", 1, 2, (4, 4), d_model=4, n_layer=1), "unknown layer of an isotropic classifier"),
     ],
 )

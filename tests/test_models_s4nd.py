@@ -134,6 +134,7 @@ def test_axes_have_rates_of_their_own() -> None:
 def test_a_band_limit_removes_fast_modes_at_every_rate() -> None:
     torch.manual_seed(0)
     layer = S4NDConv(5, (32,), d_state=16, band_limit=0.2)
+    assert torch.equal(layer.kernel[0].system(2.0)[2], layer.kernel[0].system()[2]), "the same modes at every rate"
     spectrum = torch.fft.rfft(layer.kernel[0](512)).abs()[0]
     free = S4NDConv(5, (32,), d_state=16)
     free.load_state_dict(layer.state_dict())
@@ -188,6 +189,7 @@ def test_inflated_weights_are_copies() -> None:
         (lambda: S4NDConv(4, (8, 8))(torch.randn(1, 8, 8, 4), (1, 1, 1)), "one positive number, or one for each of"),
         (lambda: S4NDConv(4, (8, 8))(torch.randn(1, 8, 8, 4), 0), "rate is one positive number"),
         (lambda: S4NDConv(4, (8, 8), mode="dplr", init="legs", band_limit=0.5), "use mode diag"),
+        (lambda: S4NDConv(4, (8, 8), band_limit=-1.0), "band_limit is above 0, or None for all modes; got -1.0"),
         (lambda: S4NDConv(4, (8, 8), d_state=5), "d_state is even"),
         (lambda: S4NDConv(4, ()), "a side of 1 or more for every axis"),
         (lambda: S4NDConv(4, (8, 0)), "a side of 1 or more"),

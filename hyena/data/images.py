@@ -108,11 +108,11 @@ def resized(
 
 
 def blocks(height: int, width: int) -> Iterator[tuple[str, int, int]]:
-    """Part, top and left of every whole block of a photograph: of eight, two are for test and one for validation."""
+    """Part, top and left of every whole block of a photograph: about a quarter for test, an eighth for validation."""
     rows, columns = height // BLOCK, width // BLOCK
     for row in range(rows):
         for column in range(columns):
-            number = row * columns + column + row  # a diagonal pattern
+            number = row * columns + column + row
             part = "test" if number % 4 == 3 else "valid" if number % 8 == 1 else "train"
             yield part, row * BLOCK, column * BLOCK
 
@@ -120,8 +120,14 @@ def blocks(height: int, width: int) -> Iterator[tuple[str, int, int]]:
 def crops(
     pixels: Float[np.ndarray, "height width channels"], part: str, count: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "count side side channels"]:
-    """Crops of `SIDE` from the blocks of one part, as many from each of them, standardised."""
+    """Crops of `SIDE` from the blocks of one part, as many from each of them, standardised; they may overlap.
+
+    Raises:
+        HyenaError: no block of the picture belongs to this part.
+    """
     places = [(top, left) for which, top, left in blocks(*pixels.shape[:2]) if which == part]
+    if not places:
+        raise HyenaError(f"a picture of {pixels.shape[0]} x {pixels.shape[1]} has no {part} block of {BLOCK} x {BLOCK}")
     found = np.empty((count, SIDE, SIDE, pixels.shape[2]), dtype=np.float32)
     for i in range(count):
         top, left = np.array(places[i % len(places)]) + rng.integers(0, BLOCK - SIDE + 1, 2)
@@ -201,16 +207,15 @@ def _cifar_batch(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def framed(x: np.ndarray) -> Float[np.ndarray, "examples side side one"]:
-    """Images of 28 x 28 bytes in a frame of 32 x 32, standardised all with the same two numbers."""
-    wide = np.pad(x.astype(np.float32) / 255, ((0, 0), (2, 2), (2, 2)))[..., None]
-    return (wide - wide.mean()) / wide.std()
+    """Images of 28 x 28 bytes in a black frame of 32 x 32, from -1 (black) to 1."""
+    return np.pad(x.astype(np.float32) / 127.5, ((0, 0), (2, 2), (2, 2)))[..., None] - 1
 
 
 def _split(
     name: str, classes: tuple[str, ...], learned: tuple[np.ndarray, np.ndarray], tested: tuple[np.ndarray, np.ndarray],
     data: dict[str, str],
 ) -> ImageTask:  # fmt: skip
-    """A tenth of the training images, drawn by seed 42 as in the released configuration, validates."""
+    """A tenth of the training images, drawn with NumPy's generator from seed 42, validates."""
     mixed = np.random.default_rng(42).permutation(len(learned[1]))
     held, fitted = np.split(mixed, [int(VALID * len(mixed))])
     parts = {"train": (learned, fitted), "valid": (learned, held)}

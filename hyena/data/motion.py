@@ -16,8 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from hyena.data.fetch import fetch
 from hyena.data.images import FLAT, resized, standardised
-from hyena.data.pixels import PHOTOGRAPHS, grey, photograph, read_film, read_photograph
+from hyena.data.pixels import FILMS, PHOTOGRAPHS, grey, photograph, read_film, read_photograph
 from hyena.errors import HyenaError, unknown
 
 DIRECTIONS = 8  # eighths of a turn, from the right and counter-clockwise as seen
@@ -50,7 +51,7 @@ def moving_clips(
     rng = np.random.default_rng((seed, sorted(PARTS).index(part)))
     scenes = [_scene(name) for name in PARTS[part]]
     reach = max(SPEEDS) * (frames - 1)
-    if side + 2 * reach + 2 > min(min(scene.shape) for scene in scenes):
+    if side + reach + 2 > min(min(scene.shape) for scene in scenes):
         raise HyenaError(f"a clip of {frames} frames of {side} x {side} is larger than the smallest photograph")
     labels = np.arange(count) % len(CLASSES)
     found = [_clip(scenes[rng.integers(len(scenes))], int(label), frames, side, rng) for label in labels]
@@ -65,8 +66,9 @@ def velocity(label: int) -> tuple[float, float]:
 
 
 def hashes() -> dict[str, str]:
-    """Of the files that clips are made from."""
-    return {file.name: file.hash for file in map(photograph, PHOTOGRAPHS)}
+    """Of the files that clips and pieces are made from."""
+    files = [*map(photograph, PHOTOGRAPHS), *(fetch(f"film-{name}") for name in FILMS)]
+    return {file.name: file.hash for file in files}
 
 
 def film_pieces(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +60,12 @@ def read_picture(path: Path) -> Float[np.ndarray, "height width colours"]:
     Raises:
         HyenaError: the file is no picture.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            plain = image.convert("L" if image.mode in ("1", "L", "I;16", "I") else "RGB")
-    except (OSError, UnidentifiedImageError) as error:
+            plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    except OSError as error:
         raise HyenaError(f"{path.name} is no whole picture ({error}); delete it and fetch it again") from error
     pixels = np.asarray(plain, dtype=np.float32) / 255
     return pixels if pixels.ndim == 3 else pixels[..., None]
@@ -123,7 +124,7 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "*shape"]:
         if content[:3] != b"\0\0\x08":
             raise ValueError("not an array of bytes")
         return np.frombuffer(content, np.uint8, int(np.prod(shape)), 4 + 4 * axes).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise HyenaError(f"{path.name} is no whole IDX file ({error}); delete it and fetch it again") from error
 
 

@@ -19,27 +19,39 @@ from hyena.models.s4 import S4Block
 from hyena.models.s4nd import S4ND, Rate, S4NDConv, TiedDropout
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-# Below, GELU and its gradient are zero to 1e-20. Units that have gone further leave numbers below 1e-38, with which
-# processors are slow: without this bound a convolution at a large learning rate trains at a quarter of its speed.
+# Below, GELU and its gradient are zero to 1e-20. Without this bound a convolution at a large learning rate, many of whose
+# units are dead, trains at a quarter of its speed: processors are slow with denormal numbers.
 VANISHED = -10.0
 ISOTROPIC = ("s4nd", "conv")
 DROP_INS = ("convnext_depthwise", "convnext_s4nd", "vit_attention", "vit_s4nd", "vit_s4")
 
 
 class Convolution(nn.Module):
-    """A convolution with a few taps per axis, and GELU if it mixes features; zeros around the grid."""
+    """A dense convolution with a few taps per axis, and GELU; zeros around the grid."""
 
-    def __init__(self, d_model: int, axes: int, kernel_size: int = 3, *, depthwise: bool = False):
+    def __init__(self, d_model: int, axes: int, kernel_size: int = 3):
         super().__init__()
-        groups = d_model if depthwise else 1
-        self.conv = CONVOLUTIONS[axes](d_model, d_model, kernel_size, padding="same", groups=groups)
-        self.depthwise = depthwise
+        if axes not in CONVOLUTIONS:
+            raise HyenaError(f"a convolution has 1, 2 or 3 axes, got {axes}")
+        self.conv = CONVOLUTIONS[axes](d_model, d_model, kernel_size, padding="same")
 
     def forward(
         self, u: Float[Tensor, "batch *grid d_model"], rate: Rate = 1.0
     ) -> Float[Tensor, "batch *grid d_model"]:
-        y = self.conv(u.movedim(-1, 1)).movedim(1, -1)
-        return y if self.depthwise else F.gelu(y.clamp(min=VANISHED))
+        return F.gelu(self.conv(u.movedim(-1, 1)).movedim(1, -1).clamp(min=VANISHED))
+
+
+class DepthwiseConvolution(nn.Module):
+    """A convolution of every feature by itself, 7 x 7 in ConvNeXt; zeros around the image."""
+
+    def __init__(self, d_model: int, kernel_size: int = 7):
+        super().__init__()
+        self.conv = nn.Conv2d(d_model, d_model, kernel_size, padding="same", groups=d_model)
+
+    def forward(
+        self, u: Float[Tensor, "batch rows columns d_model"], rate: Rate = 1.0
+    ) -> Float[Tensor, "batch rows columns d_model"]:
+        return self.conv(u.movedim(-1, 1)).movedim(1, -1)
 
 
 class Attention(nn.Module):
@@ -107,7 +119,8 @@ class PatchClassifier(nn.Module):
     * `convnext_…`: z + MLP(LN(mix(z))), ConvNeXt's block (Liu et al. 2022, arXiv 2201.03545), mixing by a depthwise
       7 x 7 convolution or by S4ND without its own activation.
     * `vit_…`: ViT's block (Dosovitskiy et al. 2021, arXiv 2010.11929), mixing by attention with learned places, by
-      S4ND on the grid of patches, or by S4 along their raster; both without learned places.
+      S4ND on the grid of patches, or by S4D along their raster; both without learned places. State spaces start from
+      S4D-Lin, steps from .1 to 1 (along the raster from .01), and train at the learning rate of all else.
 
     Arguments:
         kind: one of `DROP_INS`.
@@ -138,11 +151,11 @@ class PatchClassifier(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(grid, grid, d_model)) if kind == "vit_attention" else None
         state = {"d_state": d_state, "lr": None}
         mixers = {
-            "convnext_depthwise": lambda: Convolution(d_model, 2, 7, depthwise=True),
+            "convnext_depthwise": lambda: DepthwiseConvolution(d_model),
             "convnext_s4nd": lambda: S4NDConv(d_model, (grid, grid), **state),
             "vit_attention": lambda: Attention(d_model, num_heads),
             "vit_s4nd": lambda: S4ND(d_model, (grid, grid), channels=2, **state),
-            "vit_s4": lambda: Raster(d_model, grid**2, channels=2, dt_min=0.01, dt_max=1.0, **state),
+            "vit_s4": lambda: Raster(d_model, grid**2, channels=2, init="lin", dt_min=0.01, dt_max=1.0, **state),
         }
         self.mixers = nn.ModuleList(mixers[kind]() for _ in range(n_layer))
         self.norms = nn.ModuleList(
@@ -177,14 +190,16 @@ def isotropic(
 
     Arguments:
         l_max: sides of the finest grid.
-        options: of `hyena.models.s4nd.S4NDConv`.
+        options: of `hyena.models.s4nd.S4NDConv`; a convolution has none.
 
     Raises:
-        HyenaError: another kind.
+        HyenaError: another kind, or an option that it does not have.
     """
     if kind == "s4nd":
         layers = [S4ND(d_model, l_max, dropout=dropout, **options) for _ in range(n_layer)]
     elif kind == "conv":
+        if options:
+            raise HyenaError(f"a convolution has no option {', '.join(sorted(options))}")
         layers = [Convolution(d_model, len(l_max), kernel_size) for _ in range(n_layer)]
     else:
         raise unknown("layer of an isotropic classifier", kind, ISOTROPIC)

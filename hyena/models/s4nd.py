@@ -6,6 +6,7 @@ Names of parameters are those of the official code, whose weights load as they a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -25,8 +26,8 @@ class S4NDConv(nn.Module):
     $$K(l_1, \dots, l_n) = \frac1R \sum_{r=1}^R \prod_{j=1}^n k^{(r)}_j(l_j)$$
 
     Every $k_j$ is the impulse response of a state space of its own (Section 4). It is a function of a continuous
-    variable, so the layer takes grids of any resolution: on a grid `rate` times as coarse as that of training, the same
-    function is sampled at steps `rate` times as long.
+    variable, so the layer takes grids of any resolution: on a grid `rate` times as coarse as the one of sides `l_max`,
+    the same function is sampled at steps `rate` times as long.
 
     Arguments:
         d_model: features, each with kernels of its own.
@@ -48,6 +49,8 @@ class S4NDConv(nn.Module):
         if not l_max or min(*l_max, channels, rank) < 1:
             raise HyenaError(f"l_max has a side of 1 or more for every axis, and channels and rank are at least 1; got "
                              f"l_max {tuple(l_max)}, channels {channels}, rank {rank}")  # fmt: skip
+        if options.get("band_limit") is not None and options["band_limit"] <= 0:
+            raise HyenaError(f"band_limit is above 0, or None for all modes; got {options['band_limit']}")
         self.l_max, self.channels, self.rank, self.bidirectional = tuple(l_max), channels, rank, bidirectional
         self.options = {"d_state": d_state, "init": init, "dt_min": dt_min, "dt_max": dt_max} | options
         self.D = nn.Parameter(torch.randn(channels, d_model))
@@ -95,7 +98,7 @@ class S4NDConv(nn.Module):
             raise HyenaError(
                 f"this layer has {axes} axes, so its input is (batch, {axes} sides, d_model); got {len(grid)} sides"
             )
-        rates = [float(rate)] * axes if isinstance(rate, int | float) else [float(r) for r in rate]
+        rates = [float(rate)] * axes if isinstance(rate, Real) else [float(r) for r in rate]
         if len(rates) != axes or min(rates) <= 0:
             raise HyenaError(f"rate is one positive number, or one for each of {axes} axes; got {rate}")
         for side, reach, r in zip(grid, self.l_max, rates, strict=True):

@@ -24,22 +24,14 @@ READ = 2**17  # places of grids that are read at once in evaluation
 
 @dataclass(frozen=True)
 class OnImages(EverySeed):
-    """Fields of S4ND-ISO and Conv2D-ISO, and of their training; defaults are the released configurations.
+    """Fields of the networks and of their training; defaults are the released configurations for CIFAR-10.
 
-    An operator is "s4nd", "s4nd_0.5" (with that band limit) or "conv". The rate that every layer is told is `SIDE`
-    over the side of the grid at hand.
+    The rate that every layer is told is `SIDE` over the side of the grid at hand.
     """
 
     d_model: int = 256
     n_layer: int = 6
     d_state: int = 64
-    init: str = "lin"
-    dt_min: float = 0.1
-    dt_max: float = 1.0
-    conv_d_model: int = 128
-    conv_n_layer: int = 4
-    kernel_size: int = 3
-    dropout: float = 0.1
     steps: int = 90_000
     warmup: int = 900
     evaluations: int = 20
@@ -48,22 +40,6 @@ class OnImages(EverySeed):
     batch_size: int = 50
     lr: tuple[float, ...] = (0.01,)
     weight_decay: float = 0.03
-
-    def network(self, operator: str, d_input: int, n_classes: int, seed: int, axes: int = 2) -> IsotropicClassifier:
-        """An untrained classifier of images of `SIDE`, initialised by `seed`."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            if operator == "conv":
-                return isotropic(
-                    "conv", d_input, n_classes, (SIDE,) * axes, d_model=self.conv_d_model, n_layer=self.conv_n_layer,
-                    dropout=self.dropout, kernel_size=self.kernel_size,
-                )  # fmt: skip
-            kind, limit = parsed(operator)
-            return isotropic(
-                kind, d_input, n_classes, (SIDE,) * axes, d_model=self.d_model, n_layer=self.n_layer,
-                dropout=self.dropout, d_state=self.d_state, init=self.init, dt_min=self.dt_min, dt_max=self.dt_max,
-                band_limit=limit,
-            )  # fmt: skip
 
     def fit(
         self, model: nn.Module, train_part: Images, valid: Images, side_of: Callable[[int], int], run: Run, name: str,
@@ -86,19 +62,48 @@ class OnImages(EverySeed):
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Isotropic(OnImages):
+    """Fields of S4ND-ISO and Conv2D-ISO: an operator is "s4nd", "s4nd_0.5" (with that band limit) or "conv"."""
+
+    init: str = "lin"
+    dt_min: float = 0.1
+    dt_max: float = 1.0
+    conv_d_model: int = 128
+    conv_n_layer: int = 4
+    kernel_size: int = 3
+    dropout: float = 0.1
+
+    def network(self, operator: str, d_input: int, n_classes: int, seed: int) -> IsotropicClassifier:
+        """An untrained classifier of images of `SIDE`, initialised by `seed`."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            if operator == "conv":
+                return isotropic(
+                    "conv", d_input, n_classes, (SIDE, SIDE), d_model=self.conv_d_model, n_layer=self.conv_n_layer,
+                    dropout=self.dropout, kernel_size=self.kernel_size,
+                )  # fmt: skip
+            kind, limit = parsed(operator)
+            return isotropic(
+                kind, d_input, n_classes, (SIDE, SIDE), d_model=self.d_model, n_layer=self.n_layer,
+                dropout=self.dropout, d_state=self.d_state, init=self.init, dt_min=self.dt_min, dt_max=self.dt_max,
+                band_limit=limit,
+            )  # fmt: skip
+
+
 def parsed(operator: str) -> tuple[str, float | None]:
     """Kind and band limit from a name such as "s4nd_0.5".
 
     Raises:
-        HyenaError: what follows the kind is no number above 0.
+        HyenaError: what follows the kind is no number above 0, or the kind has no band limit.
     """
     kind, _, limit = operator.partition("_")
     try:
         found = float(limit) if limit else None
     except ValueError:
         found = -1.0
-    if found is not None and not found > 0:
-        raise HyenaError(f"a band limit is a number above 0, as in s4nd_0.5; got {operator!r}")
+    if found is not None and (kind != "s4nd" or not found > 0):
+        raise HyenaError(f"a band limit is a number above 0 and belongs to s4nd, as in s4nd_0.5; got {operator!r}")
     return kind, found
 
 

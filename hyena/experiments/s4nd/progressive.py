@@ -10,14 +10,14 @@ from typing import ClassVar
 from hyena.data.images import SIDE, ImageTask, load_images
 from hyena.errors import HyenaError
 from hyena.experiments.comparison import Trial, rows, sweeps
-from hyena.experiments.s4nd.images import OnImages, accuracy, cut
+from hyena.experiments.s4nd.images import Isotropic, accuracy, cut
 from hyena.models.lm import count_parameters
 from hyena.results import Result, Row
 from hyena.train import Run
 
 
 @dataclass(frozen=True)
-class ProgressiveResizing(OnImages):
+class ProgressiveResizing(Isotropic):
     """Claim 8: a share of the steps at a smaller side, the rest at the full one, against all at the full one.
 
     Both schedules have the same steps, one cosine over all of them, and are swept alike. A third trains on the small
