@@ -19,8 +19,8 @@ from hyena.models.s4 import S4Block
 from hyena.models.s4nd import S4ND, Rate, S4NDConv, TiedDropout
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-# Below, GELU and its gradient are zero to 1e-20. Without this bound a convolution at a large learning rate, many of whose
-# units are dead, trains at a quarter of its speed: processors are slow with denormal numbers.
+# Below, GELU and its gradient are zero to 1e-20. Without this bound a convolution at a large learning rate, with many
+# dead units, trains at a quarter of its speed: processors are slow with denormal numbers.
 VANISHED = -10.0
 ISOTROPIC = ("s4nd", "conv")
 DROP_INS = ("convnext_depthwise", "convnext_s4nd", "vit_attention", "vit_s4nd", "vit_s4")
