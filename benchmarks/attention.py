@@ -22,7 +22,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from hyena.measure import significant
+from hyena.measure import seconds, significant
 from hyena.models.attention import CausalAttention
 from hyena.models.filters import FixedFilter
 from hyena.models.hyena import HyenaOperator
@@ -105,16 +105,6 @@ def medians(layers: Layers, run: Callable[[nn.Module], None], device: str) -> di
         for name, layer in layers.items():
             times[name].append(seconds(lambda layer=layer: run(layer), device))
     return {name: sorted(some[1:])[(len(some) - 1) // 2] for name, some in times.items()}
-
-
-def seconds(call: Callable[[], None], device: str) -> float:
-    """Time of one call, work queued on a GPU included."""
-    wait = torch.cuda.synchronize if device != "cpu" else (lambda: None)
-    wait()
-    began = time.perf_counter()
-    call()
-    wait()
-    return time.perf_counter() - began
 
 
 def crossing(rows: list[dict[str, object]], mode: str) -> int | None:

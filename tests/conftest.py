@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import jaxtyping
 import numpy as np
 import pytest
 import torch
+from benchmarking import TINY, benchmark
 from instant import ROW
 from registries import toml
 from small_training import learn, tiny
@@ -136,6 +138,21 @@ def book(tmp_path) -> Path:
     path = tmp_path / "book.txt"
     path.write_text("".join(f"On day {i} the sea was {'calm' if i % 3 else 'rough'}.\n" for i in range(200)))
     return path
+
+
+@pytest.fixture(name="tiny")
+def tiny_benchmark(tmp_path, monkeypatch):
+    """Loads a benchmark of tiny sizes, which stores in a folder of the test's own."""
+
+    def load(name: str) -> ModuleType:
+        module = benchmark(name)
+        monkeypatch.setattr(module, "root", lambda: tmp_path)
+        for constant, value in TINY[name].items():
+            assert hasattr(module, constant)
+            monkeypatch.setattr(module, constant, value)
+        return module
+
+    return load
 
 
 def pytest_report_header() -> str:

@@ -1,15 +1,41 @@
 """Experiments whose trainings end at once, with scores that a test has chosen."""
 
 from collections.abc import Callable
+from types import ModuleType
+from typing import NamedTuple
 
-from torch import nn
+import pytest
+from torch import Tensor, nn
 
 from hyena.experiments.comparison import Trial
 from hyena.experiments.hyena import AssociativeRecall
-from hyena.train import Run
+from hyena.train import Recipe, Run
 
 ROW = {"step": 1, "lr": 0.1, "loss": 1.0}
 Fit = Callable[[str, float, int], Trial]
+
+
+class Training(NamedTuple):
+    """What would be trained."""
+
+    name: str
+    recipe: Recipe
+    model: nn.Module
+    batch: Callable[[int], tuple[Tensor, ...]]
+    loss: Callable[..., Tensor]
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> list[Training]:
+    """The trainings that these modules ask for from now on; they take no step and end with one row."""
+    seen: list[Training] = []
+
+    def instant(model, batch, loss, recipe, run, name, evaluate) -> list:
+        seen.append(Training(name, recipe, model, batch, loss))
+        return [{**ROW, **evaluate(model)}]
+
+    for module in modules:
+        monkeypatch.setattr(module, "train", instant)
+    return seen
 
 
 def trial(lr: float, score: float, test: float = 0.0) -> Trial:

@@ -3,12 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from instant import ROW, Fits, trial
+from instant import ROW, Fits, Training, recorded, trial
 from small_dna import SMALL, Draw, by_share, corpus, made
 from torch import nn
 
@@ -49,13 +48,6 @@ def by_word(rng: np.random.Generator, label: int) -> np.ndarray:
     return sequence
 
 
-class Training(NamedTuple):
-    name: str
-    recipe: Recipe
-    model: nn.Module
-    batch: Callable[[int], tuple[torch.Tensor, ...]]
-
-
 @pytest.fixture(autouse=True)
 def small(monkeypatch) -> None:
     """Data that fits in a page."""
@@ -66,16 +58,7 @@ def small(monkeypatch) -> None:
 
 @pytest.fixture
 def trainings(monkeypatch) -> list[Training]:
-    """What would be trained; no step is taken."""
-    seen: list[Training] = []
-
-    def instant(model, batch, loss, recipe, run, name, evaluate) -> list:
-        seen.append(Training(name, recipe, model, batch))
-        return [{**ROW, **evaluate(model)}]
-
-    for module in (dna_module, downstream_module):
-        monkeypatch.setattr(module, "train", instant)
-    return seen
+    return recorded(monkeypatch, dna_module, downstream_module)
 
 
 def pretrained(monkeypatch, score=lambda kind, lr: 0.0, test=lambda kind, lengths, seed: 2.0) -> list:

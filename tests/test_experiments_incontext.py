@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from instant import Training, recorded
 from small_dna import SMALL, by_share, corpus, made
 
 from hyena.data.labelled import Labelled
@@ -15,8 +16,6 @@ from hyena.experiments.hyenadna import incontext as module
 from hyena.experiments.hyenadna.incontext import Answer, Examples, InContext, Parts, accuracy, probed, with_shots
 from hyena.models.hyenadna import HyenaDNA, SoftPrompt
 from hyena.train import Run
-
-ROW = {"step": 1, "lr": 0.1, "loss": 1.0}
 
 
 def settings(**changes: object) -> InContext:
@@ -31,17 +30,8 @@ def small(monkeypatch) -> None:
 
 
 @pytest.fixture
-def trainings(monkeypatch) -> list:
-    """Name, model and recipe of what would be trained; no step is taken."""
-    seen = []
-
-    def instant(model, batch, loss, recipe, run, name, evaluate) -> list:
-        seen.append((name, model, recipe, batch))
-        return [{**ROW, **evaluate(model)}]
-
-    for one in (dna_module, module):
-        monkeypatch.setattr(one, "train", instant)
-    return seen
+def trainings(monkeypatch) -> list[Training]:
+    return recorded(monkeypatch, dna_module, module)
 
 
 def pool() -> Examples:
@@ -90,7 +80,7 @@ def test_letters_answer_for_the_classes_and_every_sequence_ends_with_a_separator
 
 def test_the_weights_are_frozen_under_a_prompt_and_tuned_under_shots(trainings) -> None:
     settings().run(Run())
-    free = {name: {n for n, p in model.named_parameters() if p.requires_grad} for name, model, _, _ in trainings}
+    free = {t.name: {n for n, p in t.model.named_parameters() if p.requires_grad} for t in trainings}
     assert all(names == {"prompt"} for name, names in free.items() if name.startswith("prompt "))
     assert all(len(names) > 5 for name, names in free.items() if name.startswith("shots "))
     assert {name.split(" lr")[0] for name in free} == {
@@ -115,14 +105,15 @@ def test_training_a_prompt_changes_nothing_else() -> None:
 
 def test_tuning_rows_are_seen_once(trainings) -> None:
     settings(tuned=(0, 4), tuning_batch=2).run(Run())
-    ((_, _, recipe, batch),) = [one for one in trainings if one[0].startswith("shots 1 tuned 4")]
-    assert recipe.steps == 2 and [len(batch(step)[0]) for step in range(2)] == [2, 2]
+    (tuning,) = [one for one in trainings if one.name.startswith("shots 1 tuned 4")]
+    batch = tuning.batch
+    assert tuning.recipe.steps == 2 and [len(batch(step)[0]) for step in range(2)] == [2, 2]
     assert len({tuple(row.tolist()) for step in range(2) for row in batch(step)[0]}) == 4
 
 
 def test_the_shorter_and_the_longest_input_both_fit(trainings) -> None:
     settings(shots=(0, 2), prompts=(50,)).run(Run())
-    assert {model.model.l_max for name, model, _, _ in trainings if name.startswith(("prompt", "shots"))} == {75}
+    assert {t.model.model.l_max for t in trainings if t.name.startswith(("prompt", "shots"))} == {75}
 
 
 def _parts() -> Parts:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from instant import recorded
 from small_dna import SMALL, corpus
 
 from hyena.data.dna import DnaCorpus
@@ -14,8 +15,6 @@ from hyena.errors import HyenaError
 from hyena.experiments.hyenadna import longrange as module
 from hyena.experiments.hyenadna.longrange import LongRange, Windows, half_turned, linear_accuracy
 from hyena.train import Run
-
-ROW = {"step": 1, "lr": 0.1, "loss": 1.0}
 
 
 def settings(**changes: object) -> LongRange:
@@ -45,14 +44,9 @@ def test_half_of_the_windows_are_read_from_the_end_with_their_letters_as_they_ar
 
 
 def test_a_model_reads_the_context_and_no_more(monkeypatch) -> None:
-    seen = []
-
-    def instant(model, batch, loss, recipe, run, name, evaluate) -> list:
-        seen.append((name.partition(" lr")[0], tuple(batch(0)[0].shape), recipe.steps, model.l_max))
-        return [{**ROW, **evaluate(model)}]
-
-    monkeypatch.setattr(module, "train", instant)
+    trained = recorded(monkeypatch, module)
     settings(operators=("hyena", "attention")).run(Run())
+    seen = [(t.name.partition(" lr")[0], tuple(t.batch(0)[0].shape), t.recipe.steps, t.model.l_max) for t in trained]
     assert seen == [(f"{kind} context {n}", (8, n), 4, 24) for n in (6, 24) for kind in ("hyena", "attention")]
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from instant import Training, recorded
 from torch import nn
 
 from hyena.data.images import Images, ImageTask
@@ -19,7 +20,6 @@ from hyena.models.image_classifiers import isotropic
 from hyena.models.lm import count_parameters
 from hyena.train import Run
 
-ROW = {"step": 1, "lr": 0.1, "loss": 1.0}
 SMALL = {
     "d_model": 8, "n_layer": 1, "d_state": 4, "conv_d_model": 8, "conv_n_layer": 1, "steps": 10, "warmup": 0,
     "evaluations": 1, "batch_size": 4, "lr": (0.01,), "n_seeds": 1,
@@ -76,17 +76,8 @@ def small(monkeypatch) -> None:
 
 
 @pytest.fixture
-def trainings(monkeypatch) -> list:
-    """Name, recipe, model, batch and loss of what would be trained; no step is taken."""
-    seen = []
-
-    def instant(model, batch, loss, recipe, run, name, evaluate) -> list:
-        seen.append((name, recipe, model, batch, loss))
-        return [{**ROW, **evaluate(model)}]
-
-    for module in (shared, video):
-        monkeypatch.setattr(module, "train", instant)
-    return seen
+def trainings(monkeypatch) -> list[Training]:
+    return recorded(monkeypatch, shared, video)
 
 
 def sides(trained: tuple, steps: int = 10) -> list[int]:

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from instant import Training, recorded
 
 from hyena.data.labelled_series import Examples, LabelledSeries
 from hyena.errors import HyenaError
@@ -12,7 +13,6 @@ from hyena.experiments.spacetime.classification import SeriesClassification, acc
 from hyena.models.series_classifiers import ENCODERS
 from hyena.train import Run
 
-ROW = {"step": 1, "lr": 0.1, "loss": 1.0}
 SMALL = {"tasks": ("made",), "d_model": 16, "d_state": 4, "n_layer": 1, "epochs": 1, "batch_size": 8, "n_seeds": 1}
 
 
@@ -39,15 +39,8 @@ def small(monkeypatch) -> None:
 
 
 @pytest.fixture
-def trainings(monkeypatch) -> list:
-    seen = []
-
-    def instant(model, batch, loss, recipe, run, name, evaluate) -> list:
-        seen.append((name, recipe, batch))
-        return [{**ROW, **evaluate(model)}]
-
-    monkeypatch.setattr(module, "train", instant)
-    return seen
+def trainings(monkeypatch) -> list[Training]:
+    return recorded(monkeypatch, module)
 
 
 def test_every_encoder_has_the_same_rates_steps_and_batches(trainings) -> None:
@@ -55,15 +48,15 @@ def test_every_encoder_has_the_same_rates_steps_and_batches(trainings) -> None:
     assert {name for name, *_ in trainings} == {
         f"made {kind} lr {lr:g} seed 0" for kind in ENCODERS for lr in (0.1, 0.2)
     }
-    assert {recipe.steps for _, recipe, _ in trainings} == {5}
-    read = [[t.numpy().tobytes() for step in range(5) for t in batch(step)] for *_, batch in trainings]
+    assert {one.recipe.steps for one in trainings} == {5}
+    read = [[t.numpy().tobytes() for step in range(5) for t in one.batch(step)] for one in trainings]
     assert all(one == read[0] for one in read)
 
 
 def test_an_epoch_sees_every_example_once(trainings) -> None:
     settings(operators=("lstm",)).run(Run())
-    ((_, _, batch),) = trainings
-    rows = torch.cat([batch(step)[0].flatten(1) for step in range(5)])
+    (one,) = trainings
+    rows = torch.cat([one.batch(step)[0].flatten(1) for step in range(5)])
     assert len(rows.unique(dim=0)) == 40
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from instant import Training, recorded
 
 from hyena.data.processes import autoregressive, best_predictions
 from hyena.data.series import Series
@@ -24,7 +25,6 @@ from hyena.experiments.spacetime.processes import AutoregressiveProcesses, predi
 from hyena.models.forecasters import NLinear
 from hyena.train import Run
 
-ROW = {"step": 1, "lr": 0.1, "loss": 1.0}
 SMALL = {
     "series": ("wave",), "lag": 24, "d_model": 8, "d_state": 4, "n_kernels": 1, "max_window": 8, "dropout": 0.0,
     "ar_order": 3, "steps": 2, "warmup": 0, "evaluations": 1, "valid_windows": 5, "batch_size": 4, "lr": (0.01,),
@@ -56,17 +56,8 @@ def small(monkeypatch) -> None:
 
 
 @pytest.fixture
-def trainings(monkeypatch) -> list:
-    """Name, recipe, model, batch and loss of what would be trained; no step is taken."""
-    seen = []
-
-    def instant(model, batch, loss, recipe, run, name, evaluate) -> list:
-        seen.append((name, recipe, model, batch, loss))
-        return [{**ROW, **evaluate(model)}]
-
-    for one in (module, processes_module):
-        monkeypatch.setattr(one, "train", instant)
-    return seen
+def trainings(monkeypatch) -> list[Training]:
+    return recorded(monkeypatch, module, processes_module)
 
 
 # Forecasting

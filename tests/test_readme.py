@@ -49,6 +49,13 @@ def test_the_example_of_dna_runs(tmp_path, monkeypatch):
     assert names["task"].classes == ("0", "1")
 
 
+def test_the_example_of_images_runs():
+    names: dict[str, object] = {}
+    exec(next(block for block in blocks("python") if "S4ND" in block), names)
+    assert names["y"].shape == (2, 8, 8, 64) and names["z"].shape == (2, 32, 8, 64)
+    assert names["video"].l_max == (16, 32, 32)
+
+
 def test_the_example_of_series_runs(checkout, tmp_path, monkeypatch, capsys):
     wave = np.sin(np.arange(600) / 4) + 0.1 * np.random.default_rng(0).standard_normal(600)
     (tmp_path / "mine.csv").write_text("day,load\n" + "".join(f"{i},{value:.4f}\n" for i, value in enumerate(wave)))

@@ -1,6 +1,6 @@
 """S4ND (Nguyen et al. 2022, arXiv 2210.06583): other resolutions, progressive resizing, drop-in layers, video.
 
-hyena train s4nd --profile quick        # all, twelve minutes on 2 cores
+hyena train s4nd --profile quick        # all, seventeen minutes on 2 cores
 hyena train s4nd.zero_shot --profile quick --set 'tasks=[silhouettes]'        # another image task
 """
 
