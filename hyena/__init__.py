@@ -22,6 +22,8 @@ PUBLIC = {
     "Classifier": "hyena.models.hyenadna",
     "SoftPrompt": "hyena.models.hyenadna",
     "mutagenesis": "hyena.models.hyenadna",
+    "LS4": "hyena.models.ls4",
+    "LatentODE": "hyena.models.generators",
     "S4Block": "hyena.models.s4",
     "S4Model": "hyena.models.s4",
     "S4ND": "hyena.models.s4nd",
@@ -48,6 +50,7 @@ PUBLIC = {
     "load_task": "hyena.data.labelled",
     "load_images": "hyena.data.images",
     "load_corpus": "hyena.data.text",
+    "load_panel": "hyena.data.panels",
     "HyenaError": "hyena.errors",
 }
 __all__ = sorted(PUBLIC)
