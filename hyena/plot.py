@@ -47,6 +47,9 @@ COLOUR = {  # one colour per operator in every notebook
     "s4nd_0.5": "#009e9e",
     "s4nd_0.2": "#74c7c7",
     "conv": "#924900",
+    "ls4": "#0f62fe",
+    "latent_ode": "#d12771",
+    "rnn_vae": "#198038",
 }
 LETTERS = {"A": _PALETTE[2], "C": _PALETTE[0], "G": _PALETTE[1], "T": _PALETTE[3], "N": "#6e6e6e"}
 SEQUENTIAL = "mako_r"

@@ -21,6 +21,10 @@ TINY = {
         "LENGTHS": (64, 128), "MILLION": 200, "COMPARED": 64, "TRAINED": (64, 128), "SMALL": (8, 1), "LARGE": (8, 2),
         "ROUNDS": 1,
     },
+    "ls4": {
+        "LENGTHS": (8, 20), "LONG": 8, "BATCH": 2, "WIDTH": 8, "STATE": 4, "LAYERS": 1, "LATENTS": 2,
+        "KERNELS": ((2, 4, 9),), "ROUNDS": 1,
+    },
     "s4nd": {
         "SIDES": (4, 8), "CHANNELS": 2, "PLACES": 128, "D_MODEL": 4, "STEP_SIDES": (4, 8), "STEP_BATCH": 2,
         "STEP_WIDTH": 4, "STEP_LAYERS": 1, "MOST_PLACES": 16, "ROUNDS": 1,

@@ -59,6 +59,30 @@ def test_claimed_speeds_of_companions_are_measured(tiny, tmp_path) -> None:
     assert claimed and claimed <= set(stored(tmp_path, "companion")["metrics"]) | kernels
 
 
+def test_ls4_stores_seconds_and_ratios_by_length_and_network(tiny, tmp_path) -> None:
+    shown = tiny("ls4").main()
+    found = stored(tmp_path, "ls4")
+    networks = {8: ["ls4", "rk4", "dopri5", "rnn_vae", "walked"], 20: ["ls4", "rk4", "dopri5", "rnn_vae"]}
+    assert [(r["length"], r["network"]) for r in found["steps"]] == [(n, k) for n, ks in networks.items() for k in ks]
+    by = {(r["length"], r["network"]): r for r in found["steps"]}
+    assert all(r["step seconds"] > 0 and r["generation seconds"] > 0 for r in by.values())
+    assert found["metrics"]["step_rk4_20"] == by[20, "rk4"]["step over ls4"]
+    assert found["metrics"]["generation_dopri5_8"] == by[8, "dopri5"]["generation over ls4"]
+    assert [r["network"] for r in found["stiff"]] == ["ls4", "latent_ode", "rnn_vae"]
+    assert found["stiff"][0]["times ls4"] == 1
+    assert [r["length"] for r in found["kernels"]] == [9] and found["metrics"]["kernel_9"] > 0
+    assert len(shown.splitlines()) == 1 + 3 + 5 + 4
+
+
+def test_claimed_speeds_of_ls4_are_measured() -> None:
+    module = benchmark("ls4")
+    always, short = ("rk4", "dopri5", "rnn_vae"), ("walked",)
+    kinds = {length: always + (short if length <= module.LONG else ()) for length in module.LENGTHS}
+    measured = {f"{what}_{k}_{n}" for n, names in kinds.items() for k in names for what in ("step", "generation")}
+    claimed = {c.metric.partition(".")[2] for c in claims.load() if c.metric.startswith("bench/ls4.")}
+    assert claimed and claimed <= measured
+
+
 def test_fftconv_stores_speed_and_memory_by_case(tiny, tmp_path) -> None:
     module = tiny("fftconv")
     shown = module.main()

@@ -56,6 +56,17 @@ def test_the_example_of_images_runs():
     assert names["video"].l_max == (16, 32, 32)
 
 
+def test_the_example_of_new_series_runs(tmp_path, monkeypatch):
+    walks = np.random.default_rng(0).standard_normal((30, 25)).cumsum(0)
+    lines = [",".join(f"s{i}" for i in range(25)), *(",".join(map(str, row)) for row in walks)]
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(next(block for block in blocks("python") if "load_panel" in block), names)
+    assert names["new"].shape == (8, 30, 1) and names["new"].isfinite().all()
+    assert names["bound"].shape == (5,)
+
+
 def test_the_example_of_series_runs(checkout, tmp_path, monkeypatch, capsys):
     wave = np.sin(np.arange(600) / 4) + 0.1 * np.random.default_rng(0).standard_normal(600)
     (tmp_path / "mine.csv").write_text("day,load\n" + "".join(f"{i},{value:.4f}\n" for i, value in enumerate(wave)))

@@ -9,6 +9,7 @@ import pytest
 from hyena import plot, results, show
 from hyena.errors import HyenaError
 from hyena.experiments.hyena import AssociativeRecall
+from hyena.experiments.ls4 import Generation
 from hyena.experiments.s4nd import ZeroShot
 from hyena.experiments.spacetime import AutoregressiveProcesses, Forecasting, SeriesClassification
 from hyena.results import Result
@@ -67,6 +68,6 @@ def test_every_operator_has_a_colour_of_its_own() -> None:
 
 def compared() -> set[str]:
     """All that a profile compares, and the forecasters that are not trained."""
-    compare = (AssociativeRecall, AutoregressiveProcesses, Forecasting, SeriesClassification, ZeroShot)
+    compare = (AssociativeRecall, AutoregressiveProcesses, Forecasting, Generation, SeriesClassification, ZeroShot)
     found = {o for cls in compare for p in results.PROFILES for o in cls.configured(p).operators}
     return found | {"ar", "naive"}
