@@ -119,7 +119,7 @@ class TwoInputSSM(nn.Module):
         x: Float[Tensor, "batch length d_model"],
         gap: Float[Tensor, "batch length"] | None = None,
     ) -> tuple[Float[Tensor, "batch length d_model"], Float[Tensor, "batch length d_model"]]:
-        """By convolution on a regular grid, by one walk along irregular times."""
+        """By convolution on a regular grid, by one walk for each input along irregular times."""
         if gap is None:
             both = torch.cat([u, x], -1).mT.repeat(1, 2, 1)  # (batch, outputs x inputs x d_model, length)
             taps = self.kernels(u.shape[1]).flatten(0, 2)

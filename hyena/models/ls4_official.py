@@ -32,9 +32,7 @@ def _renamed(name: str, levels: int) -> str:
     name = re.sub(r"^decoder\.latent(_back)?\.", f"priors.{way}.", name)
     name = re.sub(r"^decoder\.z_prior(_back)?$", f"z_priors.{way}", name)
     name = re.sub(r"^decoder\.dec\.", "decoder.", name)
-    name = re.sub(
-        r"backbone\.d_layers\.(\d+)\.linear", lambda m: "backbone.stack" + int(m[1]) * ".inner" + ".down", name
-    )
+    name = re.sub(r"backbone\.d_layers\.(\d+)\.linear", lambda m: f"{_level(int(m[1]))}.down", name)
     name = re.sub(r"backbone\.c_layers\.(\d+)\.", lambda m: f"{_level(levels)}.{_layer(int(m[1]))}.", name)
     name = re.sub(r"backbone\.u_layers\.(\d+)\.0\.linear", lambda m: f"{_level(levels - 1 - int(m[1]))}.up", name)
     name = re.sub(
