@@ -50,6 +50,11 @@ COLOUR = {  # one colour per operator in every notebook
     "ls4": "#0f62fe",
     "latent_ode": "#d12771",
     "rnn_vae": "#198038",
+    "t1": "#fa4d56",
+    "t1_fourier": "#570408",
+    "t1u": "#f1c21b",
+    "ffno": "#9f1853",
+    "unet": "#525252",
 }
 LETTERS = {"A": _PALETTE[2], "C": _PALETTE[0], "G": _PALETTE[1], "T": _PALETTE[3], "N": "#6e6e6e"}
 SEQUENTIAL = "mako_r"

@@ -32,7 +32,7 @@ def reference():
     def load(name: str) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
         with np.load(REFERENCE / f"{name}.npz") as stored:
             config = json.loads(str(stored["config_json"])) if "config_json" in stored else {}
-            tensors = {k: torch.from_numpy(stored[k]) for k in stored if stored[k].dtype.kind in "fi"}
+            tensors = {k: torch.from_numpy(stored[k]) for k in stored if stored[k].dtype.kind in "fic"}
         return tensors, config
 
     return load

@@ -191,3 +191,25 @@ def test_a_constant_is_put_back_even_after_an_error(fftconv) -> None:
         assert ops.BLOCK_BYTES == 1
         raise RuntimeError
     assert before == ops.BLOCK_BYTES
+
+
+# T1
+
+
+def test_the_padded_t1_and_the_textbook_fno_give_the_same_numbers() -> None:
+    t1 = benchmark("t1")
+    torch.manual_seed(0)
+    net, x = t1.T1(1, 1, (3, 4), 4, 2, (8, 10), head_std=0.0), torch.randn(2, 1, 8, 10)
+    whole = t1.padded_t1(net, x)
+    assert_close(whole[..., :3, :4], net(x))
+    assert not whole[..., 3:, :].any() and not whole[..., 4:].any()
+    fno = t1.FNO(1, 1, (3, 4), 4, 2)
+    assert_close(t1.textbook_fno(fno, x), fno(x))
+
+
+def test_the_older_scheme_solves_the_same_equation() -> None:
+    t1 = benchmark("t1")
+    w = t1.gaussian_field(2, 16, torch.Generator().manual_seed(0))
+    force = t1.kolmogorov_force(16, w)
+    ours = t1.vorticity(w, force, 1e-2, 1e-2, 20, 1)[0]
+    assert_close(t1.crank_nicolson_euler(w, force, 1e-2, 1e-4, 2000), ours, rtol=0, atol=1e-3 * float(ours.abs().max()))

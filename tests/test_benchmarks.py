@@ -1,5 +1,6 @@
 """What benchmarks store, at tiny sizes; how fast anything is, is no matter of tests."""
 
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 from benchmarking import CHECKOUT, TINY, benchmark, stored
 
 from hyena import claims
+from hyena.experiments.base import experiment
 
 
 def test_every_benchmark_has_a_tiny_run_here() -> None:
@@ -81,6 +83,38 @@ def test_claimed_speeds_of_ls4_are_measured() -> None:
     measured = {f"{what}_{k}_{n}" for n, names in kinds.items() for k in names for what in ("step", "generation")}
     claimed = {c.metric.partition(".")[2] for c in claims.load() if c.metric.startswith("bench/ls4.")}
     assert claimed and claimed <= measured
+
+
+def test_t1_stores_ratios_by_size_and_the_cost_of_every_network(tiny, tmp_path) -> None:
+    shown = tiny("t1").main()
+    found = stored(tmp_path, "t1")
+    assert [row["size"] for row in found["sizes"]] == [8, 16]
+    ratios = {"forward", "step", "step uncached"}
+    assert ratios | {"step padded", "step textbook"} <= set(found["sizes"][0]) and ratios <= set(found["sizes"][1])
+    assert "step padded" not in found["sizes"][1]
+    assert found["metrics"]["step_uncached_16"] == found["sizes"][1]["step uncached"]
+    assert [row["network"] for row in found["steps"]] == ["t1", "t1_fourier", "fno", "ffno"]
+    assert found["steps"][0]["times t1"] == 1 and found["solver"][0]["minutes, 200 to T = 50"] > 0
+    assert len(shown.splitlines()) == 2 + 4 + 1
+
+
+def test_claimed_speeds_of_t1_are_measured() -> None:
+    module = benchmark("t1")
+    claimed = {c.metric.partition(".")[2] for c in claims.load() if c.metric.startswith("bench/t1.")}
+    whole = {f"step_padded_{size}" for size in module.SIZES if size <= module.WHOLE}
+    assert claimed and claimed <= whole | {f"step_{size}" for size in module.SIZES}
+
+
+def test_equal_time_is_as_long_as_the_benchmark_says() -> None:
+    """The factors of params.yaml are steps of T1 in the time of one of the FNO, up to the noise of a machine."""
+    steps = json.loads((CHECKOUT / "benchmarks" / "results" / "t1.cpu.json").read_text())["steps"]
+    seconds = {(row["profile"], row["task"], row["network"]): row["seconds"] for row in steps}
+    for profile, task in {(p, t) for p, t, _ in seconds}:
+        factors = experiment("t1", task).configured(profile).as_long
+        for kind, factor in zip(("t1", "t1_fourier", "t1u"), factors, strict=True):
+            if (profile, task, kind) in seconds:
+                measured = seconds[profile, task, "fno"] / seconds[profile, task, kind]
+                assert 2 / 3 < factor / measured < 3 / 2, (profile, task, kind, measured)
 
 
 def test_fftconv_stores_speed_and_memory_by_case(tiny, tmp_path) -> None:

@@ -43,7 +43,7 @@ def test_ids_are_unique() -> None:
     assert len({c.id for c in ALL}) == len(ALL)
 
 
-NUMBERED = {"hyena": 4, "hyenadna": 9, "ls4": 5, "s4nd": 8, "spacetime": 8}  # claims that each paper makes
+NUMBERED = {"hyena": 4, "hyenadna": 9, "ls4": 5, "s4nd": 8, "spacetime": 8, "t1": 5}  # claims that each paper makes
 
 
 @pytest.mark.parametrize("number", [f"{paper} {i + 1}" for paper, count in NUMBERED.items() for i in range(count)])

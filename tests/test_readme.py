@@ -56,6 +56,17 @@ def test_the_example_of_images_runs():
     assert names["video"].l_max == (16, 32, 32)
 
 
+def test_the_example_of_solution_operators_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYENA_CACHE", str(tmp_path))
+    names: dict[str, object] = {}
+    exec(next(block for block in blocks("python") if "navier_stokes" in block), names)
+    assert names["field"].shape == (40, 1, 64, 64)
+    off = (names["model"].predict(names["x"]) - names["y"]).flatten(1).norm(dim=1) / names["y"].flatten(1).norm(dim=1)
+    assert names["relative_l2"](names["model"](names["x"]), *names["known"]).item() == pytest.approx(
+        off.mean().item(), 1e-4
+    )
+
+
 def test_the_example_of_new_series_runs(tmp_path, monkeypatch):
     walks = np.random.default_rng(0).standard_normal((30, 25)).cumsum(0)
     lines = [",".join(f"s{i}" for i in range(25)), *(",".join(map(str, row)) for row in walks)]

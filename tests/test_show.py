@@ -12,6 +12,7 @@ from hyena.experiments.hyena import AssociativeRecall
 from hyena.experiments.ls4 import Generation
 from hyena.experiments.s4nd import ZeroShot
 from hyena.experiments.spacetime import AutoregressiveProcesses, Forecasting, SeriesClassification
+from hyena.experiments.t1 import NavierStokes
 from hyena.results import Result
 
 
@@ -69,5 +70,5 @@ def test_every_operator_has_a_colour_of_its_own() -> None:
 def compared() -> set[str]:
     """All that a profile compares, and the forecasters that are not trained."""
     compare = (AssociativeRecall, AutoregressiveProcesses, Forecasting, Generation, SeriesClassification, ZeroShot)
-    found = {o for cls in compare for p in results.PROFILES for o in cls.configured(p).operators}
-    return found | {"ar", "naive"}
+    found = {o for cls in (*compare, NavierStokes) for p in results.PROFILES for o in cls.configured(p).operators}
+    return {o.removesuffix("_as_long").removesuffix("_as_short") for o in found} | {"ar", "naive"}
