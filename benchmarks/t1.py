@@ -27,7 +27,7 @@ from hyena.data.fluids import Square, gaussian_field, kolmogorov_force, vorticit
 from hyena.experiments.base import experiment
 from hyena.experiments.t1.networks import relative_errors
 from hyena.experiments.t1.video import CONTEXT, coefficient_loss, grid_loss
-from hyena.measure import medians, significant
+from hyena.measure import forward, medians, significant
 from hyena.models.fno import FNO, SpectralConv, channel_products, with_coordinates
 from hyena.models.lm import count_parameters
 from hyena.models.t1 import T1, Spectral, relative_l2, target
@@ -67,18 +67,18 @@ def size_row(size: int, device: str) -> dict[str, float]:
     x, y = torch.randn(2, BATCH, 1, size, size, device=device)
     kept = target(y, modes)
     ours = [
-        lambda: _unneeded(t1, x), training(t1, lambda: relative_l2(t1(x), *kept)),
+        lambda: forward(lambda: t1.predict(x)), training(t1, lambda: relative_l2(t1(x), *kept)),
         training(t1, lambda: relative_l2(t1(x), *target(y, modes))),
     ]  # fmt: skip
-    theirs = [lambda: _unneeded(fno, x), training(fno, lambda: relative_errors(fno(x), y, 1).mean())]
+    theirs = [lambda: forward(lambda: fno(x)), training(fno, lambda: relative_errors(fno(x), y, 1).mean())]
     if size <= WHOLE:
         theirs += [
             training(fno, lambda: relative_errors(textbook_fno(fno, x), y, 1).mean()),
             training(t1, lambda: relative_errors(padded_t1(t1, x), dct(y, (-2, -1)), 1).mean()),
         ]
-    forward, step, uncached, other_forward, other, *whole = medians([*ours, *theirs], ROUNDS, device)
+    read, step, uncached, other_read, other, *whole = medians([*ours, *theirs], ROUNDS, device)
     row = {"t1 step, seconds": step, "fno step, seconds": other}
-    row |= {"forward": other_forward / forward, "step": other / step, "step uncached": other / uncached}
+    row |= {"forward": other_read / read, "step": other / step, "step uncached": other / uncached}
     if whole:
         row |= {"step textbook": whole[0] / step, "step padded": other / whole[1]}
     return {"size": size} | {key: significant(value) for key, value in row.items()}
@@ -181,12 +181,6 @@ def _of_map(net: nn.Module, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
         kept = target(y, net.modes, net.basis)
         return lambda: relative_l2(net(x), *kept)
     return lambda: relative_errors(net(x), y, 1).mean()
-
-
-def _unneeded(net: nn.Module, x: Tensor) -> None:
-    """Forward, without what a gradient would need; the field on the grid."""
-    with torch.no_grad():
-        net.predict(x) if isinstance(net, Spectral) else net(x)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ Step = Callable[[Tensor], Tensor]
 def integrating_factor_rk4(linear: Tensor, nonlinear: Step, dt: float) -> Step:
     r"""One step of $\hat u' = \lambda \hat u + N(\hat u)$: RK4 for $e^{-\lambda t} \hat u$, so that $\lambda$ is exact.
 
-    Fourth order in `dt`; the linear part, however stiff, sets no limit to it.
+    Fourth order in `dt`, less where the linear part is stiff; that sets no limit to a stable `dt`.
     """
     half, whole = torch.exp(linear * dt / 2), torch.exp(linear * dt)
 

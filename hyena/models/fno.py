@@ -83,12 +83,12 @@ class FNO(nn.Module):
 
     $K$ is a `SpectralConv`, $W$ a matrix on every point; before stands a linear lift of input and coordinates, after it
     a head of two linear layers with a gelu between. These are the released scripts; the paper's text has ReLU and batch
-    normalisation instead, and another width (Section 5).
+    normalisation instead, and another width (Section 5). Fields are taken as periodic: they are not padded.
 
     Arguments:
         width: channels of every layer.
-        coordinates: of the samples of an axis: "endpoints", from 0 to 1 with both (released), or "centres" of cells,
-            which are the same places on every grid.
+        coordinates: of the samples of an axis: "endpoints", n / (N - 1) (released), or "centres" of cells,
+            (n + 1/2) / N, which is the place itself on every grid.
     """
 
     def __init__(

@@ -96,7 +96,8 @@ class Spectral(nn.Module):
         basis: "dct" or, for periodic fields, "fourier".
 
     Raises:
-        HyenaError: fields of another number of axes, more modes than samples, not-a-number in the input.
+        HyenaError: fields of another number of axes or channels, more modes than samples; in `predict`, values that are
+            not finite.
     """
 
     def __init__(
@@ -174,7 +175,7 @@ class T1(Spectral):
     Arguments:
         width: channels c.
         init: of R: one of `mixing_std`. With "variance" every stacked layer multiplies the variance of the kept
-            coefficients by N/m; with "depth" each adds at most 1/L of it.
+            coefficients by about 1 + N/2m; with "depth", where $T_1$ is scaled by $\sqrt{1/L}$, by at most 1 + 1/2L.
         head_std: of both matrices of the head, $10^{-8}$ in the released code, fan-in if 0.
         d_head: between them.
 

@@ -23,7 +23,7 @@ AS_LONG, AS_SHORT = "_as_long", "_as_short"  # T1 with the training time of the 
 ONE_TRANSFORM = ("t1", "t1_fourier", "t1u")
 TWO_PER_LAYER = ("fno", "ffno")
 NETWORKS = (*ONE_TRANSFORM, *[kind + AS_LONG for kind in ONE_TRANSFORM], *TWO_PER_LAYER, f"fno{AS_SHORT}", "unet")
-PLACED = "centres"  # where coordinates stand: the same places on every grid
+PLACED = "centres"  # coordinates that say the same of a place on every grid
 
 Fields = Float[Tensor, "count channels *sizes"]
 
@@ -33,8 +33,9 @@ class Networks(EverySeed):
     """Fields of the networks and of their training.
 
     Networks are "t1" (cosines), "t1_fourier", "t1u", "fno", "ffno" and "unet", all with `steps`. The first three with
-    "_as_long" behind have `as_long` times as many, which takes as long as the FNO's training, and "fno_as_short" as
-    many fewer as T1 is faster (seconds per step: `hyena bench t1`). All see coordinates, at centres of cells.
+    "_as_long" behind have `as_long` times as many, which takes about as long as the FNO's training, and "fno_as_short"
+    `steps` over the least of these factors (seconds per step: `hyena bench t1`). All see coordinates, at centres of
+    cells; the FNO is not padded, also where fields are not periodic.
 
     Defaults are the released configurations for Navier-Stokes (Section 5) where they describe the same network: F-FNO
     is the one of its own paper, with shared weights. Other than there: a cosine in place of halvings of the rate,
