@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from registries import fetched
 from safetensors.torch import save_file
 
 from hyena import HyenaDNA, claims, source
@@ -65,6 +66,15 @@ def test_the_example_of_solution_operators_runs(tmp_path, monkeypatch):
     assert names["relative_l2"](names["model"](names["x"]), *names["known"]).item() == pytest.approx(
         off.mean().item(), 1e-4
     )
+
+
+@pytest.mark.data
+def test_the_example_of_the_retina_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYENA_CACHE", str(tmp_path))
+    names: dict[str, object] = {}
+    fetched(lambda: exec(next(block for block in blocks("python") if "simulated_recording" in block), names))
+    assert names["rates"].shape == (1, 261, 8) and names["found"].channels.shape == (261, 8)
+    assert names["found"].incompleteness < 0.05
 
 
 def test_the_example_of_new_series_runs(tmp_path, monkeypatch):
