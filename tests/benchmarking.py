@@ -29,9 +29,10 @@ TINY = {
         "SIDES": (4, 8), "CHANNELS": 2, "PLACES": 128, "D_MODEL": 4, "STEP_SIDES": (4, 8), "STEP_BATCH": 2,
         "STEP_WIDTH": 4, "STEP_LAYERS": 1, "MOST_PLACES": 16, "ROUNDS": 1,
     },
+    "retina": {"SECONDS": 5, "TRIALS": 2, "BATCH": 4, "FILM": 20, "ROUNDS": 1},
     "t1": {
         "SIZES": (8, 16), "WHOLE": 8, "BATCH": 2, "WIDTH": 4, "MODES": 4, "LAYERS": 2, "SIDE": 16, "FIELDS": 2,
-        "EVERY": 2, "TRAINED": (("smoke", "waves", 1),), "ROUNDS": 1,
+        "EVERY": 2, "TRAINED": (("smoke", "navier_stokes", 1), ("smoke", "waves", 1)), "ROUNDS": 1,
     },
     "streaming": {"LENGTHS": (100, 200), "CHANNELS": 4, "SAMPLES": 3, "ROUNDS": 1},
 }  # fmt: skip

@@ -243,7 +243,41 @@ def test_pointwise_is_a_matrix_at_every_point() -> None:
     close(layer(x), F.conv2d(x, layer.weight[..., None, None], layer.bias), 1e-6)
 
 
+@pytest.mark.parametrize("sizes", [(15,), (8, 16)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_pointwise_without_bias_and_in_one_dimension(sizes: tuple[int, ...], bias: bool) -> None:
+    layer, x = Pointwise(2, 3, bias=bias), field(2, 2, *sizes)
+    close(layer(x), F.linear(x.movedim(1, -1), layer.weight, layer.bias).movedim(-1, 1), 1e-6)
+
+
+def test_padding_adds_zeros_behind_the_lift_and_is_cut_off_before_the_head() -> None:
+    fno, x = FNO(1, 1, (2, 3), 4, 1, padding=0.25), field(2, 1, 8, 16)
+    v = F.pad(fno.lift(with_coordinates(x, "endpoints")), (0, 4, 0, 2))
+    assert v.shape[2:] == (10, 20)
+    close(fno(x), fno.head((fno.convs[0](v) + fno.mixes[0](v))[:, :, :8, :16]), 1e-6)
+    ffno = FFNO(1, 1, (2, 3), 4, 1, padding=0.25)
+    v = F.pad(ffno.lift(with_coordinates(x, "endpoints")), (0, 4, 0, 2))
+    close(ffno(x), ffno.head(ffno.feedforwards[0](ffno.conv(v))[:, :, :8, :16]), 1e-6)
+
+
+@pytest.mark.parametrize("net", [FNO, FFNO])
+def test_padding_changes_what_is_said_and_not_on_which_grid(net: type) -> None:
+    plain, wider = (net(1, 1, (2,), 4, 2, padding=p) for p in (0.0, 0.5))
+    wider.load_state_dict(plain.state_dict())
+    x = field(1, 1, 16)
+    assert wider(x).shape == plain(x).shape
+    assert not torch.allclose(wider(x), plain(x))
+    wider.padding = 0.0
+    assert torch.equal(wider(x), plain(x))
+
+
 # mistakes
+
+
+@pytest.mark.parametrize("net", [FNO, FFNO])
+def test_negative_padding_is_refused(net: type) -> None:
+    with pytest.raises(HyenaError, match=r"0 or more, got -0\.5"):
+        net(1, 1, (2, 2), 4, 1, padding=-0.5)
 
 
 @pytest.mark.usefixtures("unchecked")

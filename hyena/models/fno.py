@@ -83,33 +83,38 @@ class FNO(nn.Module):
 
     $K$ is a `SpectralConv`, $W$ a matrix on every point; before stands a linear lift of input and coordinates, after it
     a head of two linear layers with a gelu between. These are the released scripts; the paper's text has ReLU and batch
-    normalisation instead, and another width (Section 5). Fields are taken as periodic: they are not padded.
+    normalisation instead, and another width (Section 5).
 
     Arguments:
         width: channels of every layer.
         coordinates: of the samples of an axis: "endpoints", n / (N - 1) (released), or "centres" of cells,
             (n + 1/2) / N, which is the place itself on every grid.
+        padding: zeros that are put behind the end of every axis before the first layer, and cut off after the last,
+            as a share of its length. Fields that are not periodic need them, since a layer joins the ends of an axis.
+
+    Raises:
+        HyenaError: unknown coordinates, a negative padding, or an axis that is too short for its modes.
     """
 
     def __init__(
         self, d_input: int, d_output: int, modes: Sequence[int], width: int = 20, n_layer: int = 4, d_head: int = 128,
-        coordinates: str = "endpoints",
+        coordinates: str = "endpoints", padding: float = 0.0,
     ):  # fmt: skip
         super().__init__()
         check_coordinates(coordinates)
-        self.coordinates = coordinates
+        self.coordinates, self.padding = coordinates, check_padding(padding)
         self.lift = Pointwise(d_input + len(modes), width)
         self.convs = nn.ModuleList(SpectralConv(width, width, modes) for _ in range(n_layer))
         self.mixes = nn.ModuleList(Pointwise(width, width) for _ in range(n_layer))
         self.head = nn.Sequential(Pointwise(width, d_head), nn.GELU(), Pointwise(d_head, d_output))
 
     def forward(self, x: Float[Tensor, "batch d_input *sizes"]) -> Float[Tensor, "batch d_output *sizes"]:
-        v = self.lift(with_coordinates(x, self.coordinates))
+        v = padded(self.lift(with_coordinates(x, self.coordinates)), self.padding)
         for i, (conv, mix) in enumerate(zip(self.convs, self.mixes, strict=True)):
             v = conv(v) + mix(v)
             if i + 1 < len(self.convs):
                 v = F.gelu(v)
-        return self.head(v)
+        return self.head(cropped(v, x.shape[2:]))
 
 
 class FactorizedConv(nn.Module):
@@ -144,34 +149,36 @@ class FFNO(nn.Module):
 
     FF is a network of two weight-normed linear layers on every point, `factor` times as wide between, with a ReLU. As
     in the released code the output is read from what the last layer adds, by two linear layers without activation.
+    Other arguments are those of `FNO`.
     """
 
     def __init__(
         self, d_input: int, d_output: int, modes: Sequence[int], width: int = 64, n_layer: int = 24, factor: int = 4,
-        d_head: int = 128, coordinates: str = "endpoints",
+        d_head: int = 128, coordinates: str = "endpoints", padding: float = 0.0,
     ):  # fmt: skip
         super().__init__()
         check_coordinates(coordinates)
-        self.coordinates = coordinates
+        self.coordinates, self.padding = coordinates, check_padding(padding)
         self.lift = weight_norm(Pointwise(d_input + len(modes), width))
         self.conv = FactorizedConv(width, modes)
         self.feedforwards = nn.ModuleList(feedforward(width, factor) for _ in range(n_layer))
         self.head = nn.Sequential(weight_norm(Pointwise(width, d_head)), weight_norm(Pointwise(d_head, d_output)))
 
     def forward(self, x: Float[Tensor, "batch d_input *sizes"]) -> Float[Tensor, "batch d_output *sizes"]:
-        v = self.lift(with_coordinates(x, self.coordinates))
+        v = padded(self.lift(with_coordinates(x, self.coordinates)), self.padding)
         for layer in self.feedforwards:
             added = layer(self.conv(v))
             v = v + added
-        return self.head(added)
+        return self.head(cropped(added, x.shape[2:]))
 
 
 class Pointwise(nn.Linear):
     """One matrix between channels at every point of a field."""
 
     def forward(self, x: Float[Tensor, "batch d_input *sizes"]) -> Float[Tensor, "batch d_output *sizes"]:
-        y = self.weight @ x.flatten(2)
-        return (y if self.bias is None else y + self.bias[:, None]).unflatten(2, x.shape[2:])
+        weight, points = self.weight.expand(len(x), -1, -1), x.flatten(2)
+        y = weight @ points if self.bias is None else torch.baddbmm(self.bias[:, None], weight, points)
+        return y.unflatten(2, x.shape[2:])
 
 
 def feedforward(width: int, factor: int) -> nn.Sequential:
@@ -179,6 +186,16 @@ def feedforward(width: int, factor: int) -> nn.Sequential:
     return nn.Sequential(
         weight_norm(Pointwise(width, factor * width)), nn.ReLU(), weight_norm(Pointwise(factor * width, width))
     )
+
+
+def padded(v: Float[Tensor, "batch channels *sizes"], padding: float) -> Float[Tensor, "batch channels *longer"]:
+    """Zeros behind the end of every axis, `padding` of its length."""
+    return F.pad(v, [part for n in reversed(v.shape[2:]) for part in (0, round(padding * n))]) if padding else v
+
+
+def cropped(v: Float[Tensor, "batch channels *longer"], sizes: Sequence[int]) -> Tensor:
+    """The first samples of every axis."""
+    return v[(..., *[slice(size) for size in sizes])]
 
 
 def with_coordinates(x: Float[Tensor, "batch d_input *sizes"], coordinates: str) -> Tensor:
@@ -198,3 +215,10 @@ def check_coordinates(coordinates: str) -> None:
     """Refuse another name."""
     if coordinates not in COORDINATES:
         raise unknown("kind of coordinates", coordinates, COORDINATES)
+
+
+def check_padding(padding: float) -> float:
+    """Refuse less than none."""
+    if padding < 0:
+        raise HyenaError(f"padding is a share of an axis, 0 or more, got {padding:g}")
+    return padding

@@ -35,7 +35,7 @@ class Networks(EverySeed):
     Networks are "t1" (cosines), "t1_fourier", "t1u", "fno", "ffno" and "unet", all with `steps`. The first three with
     "_as_long" behind have `as_long` times as many, which takes about as long as the FNO's training, and "fno_as_short"
     `steps` over the least of these factors (seconds per step: `hyena bench t1`). All see coordinates, at centres of
-    cells; the FNO is not padded, also where fields are not periodic.
+    cells; FNO and F-FNO are padded by `padding` of every axis (for wings: turbulence is periodic, smoke is across).
 
     Defaults are the released configurations for Navier-Stokes (Section 5) where they describe the same network: F-FNO
     is the one of its own paper, with shared weights. Other than there: a cosine in place of halvings of the rate,
@@ -53,6 +53,7 @@ class Networks(EverySeed):
     fno_modes: int = 24
     fno_width: int = 32
     fno_layers: int = 6
+    padding: float = 0.0
     ffno_modes: int = 32
     ffno_width: int = 82
     ffno_layers: int = 10
@@ -88,10 +89,15 @@ class Networks(EverySeed):
                 return T1U(d_input, d_output, (self.modes,) * len(grid), self.t1u_width, grid, coordinates=PLACED)
             if kind == "fno":
                 modes = (self.fno_modes,) * len(grid)
-                return FNO(d_input, d_output, modes, self.fno_width, self.fno_layers, coordinates=PLACED)
+                return FNO(
+                    d_input, d_output, modes, self.fno_width, self.fno_layers, coordinates=PLACED, padding=self.padding
+                )
             if kind == "ffno":
                 modes = (self.ffno_modes,) * len(grid)
-                return FFNO(d_input, d_output, modes, self.ffno_width, self.ffno_layers, coordinates=PLACED)
+                return FFNO(
+                    d_input, d_output, modes, self.ffno_width, self.ffno_layers,
+                    coordinates=PLACED, padding=self.padding,
+                )  # fmt: skip
             return PlacedUNet(d_input + 2, d_output, self.unet_width, grid[0])
 
     def n_steps(self, kind: str) -> int:

@@ -45,6 +45,7 @@ class Airfoil(OneShot):
     n_layer: int = 6
     fno_modes: int = 64
     fno_width: int = 42
+    padding: float = 0.125
 
     def __post_init__(self) -> None:
         super().__post_init__()
