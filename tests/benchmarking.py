@@ -33,6 +33,7 @@ TINY = {
     "t1": {
         "SIZES": (8, 16), "WHOLE": 8, "BATCH": 2, "WIDTH": 4, "MODES": 4, "LAYERS": 2, "SIDE": 16, "FIELDS": 2,
         "EVERY": 2, "TRAINED": (("smoke", "navier_stokes", 1), ("smoke", "waves", 1)), "ROUNDS": 1,
+        "EQUAL": ("smoke", "navier_stokes", "fno"),
     },
     "streaming": {"LENGTHS": (100, 200), "CHANNELS": 4, "SAMPLES": 3, "ROUNDS": 1},
 }  # fmt: skip

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 from closeness import close
+from small_retina import film, small
 from torch import nn
 from torch.nn import functional as F
 
 from hyena.errors import HyenaError
-from hyena.models.attribution import attributed, fewest, kept_variance, rest, summed, with_channels
 from hyena.models.retina import (
     CNN,
     GLM,
@@ -25,16 +25,6 @@ from hyena.models.retina import (
     log_cosines,
 )
 from hyena.models.retina_memory import LNK, LateralCNN, S4NDEncoder
-
-
-def film(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def small(cells: int = 3, **options) -> CNN:
-    torch.manual_seed(0)
-    return CNN(cells, 10, 6, (3, 2), (5, 3), **options).eval()
-
 
 ALL = {
     "cnn": lambda: small(),
@@ -101,16 +91,6 @@ def test_rates_are_in_units_of_the_training_part(name: str) -> None:
     )
     ratio = net(x) / before
     assert torch.allclose(ratio, (film(1, 30, 3) * 5).std((0, 1)).expand_as(ratio), rtol=1e-3)
-
-
-def test_attributions_are_in_spikes_a_second() -> None:
-    net, x = small(norm="channel"), film(1, 30, 10, 10)
-    before = attributed(net, x, 1, steps=50)
-    net.level = torch.tensor([1.0, 7.0, 1.0])
-    after = attributed(net, x, 1, steps=50)
-    close(after.channels, 7 * before.channels, 1e-5)
-    close(after.response, net(x)[0, :, 1], 1e-6)
-    close(with_channels(net, x, [0, 1, 2]), net(x)[0], 1e-6)
 
 
 def test_units_come_from_the_training_film() -> None:
@@ -193,7 +173,7 @@ def test_an_ln_is_a_sum_over_its_window() -> None:
     net, x = LN(2, 4, 3), film(1, 7, 4, 4)
     weight = net.filter.weight.view(2, 3, 4, 4)
     wanted = [
-        [float(F.softplus((weight[c] * x[0, t - 2 : t + 1]).sum() + net.filter.bias[c])) for c in range(2)]
+        [F.softplus((weight[c] * x[0, t - 2 : t + 1]).sum() + net.filter.bias[c]).item() for c in range(2)]
         for t in range(2, 7)
     ]
     close(net(x)[0], torch.tensor(wanted), 1e-5)
@@ -273,134 +253,6 @@ def test_what_a_glm_has_fired_lowers_its_rate() -> None:
     assert net.free(x, torch.Generator().manual_seed(0), 0.01, 20).mean() < 0.8 * before
 
 
-# memory
-
-
-def test_without_feedback_a_lateral_network_is_the_one_it_was_made_from() -> None:
-    inner, x = small(), film(1, 30, 10, 10)
-    off = LateralCNN(inner, warm=8, lateral=False)
-    close(off(x), inner(x)[:, 8:], 1e-6)
-
-
-@pytest.mark.parametrize("hold", [1, 3])
-def test_feedback_is_its_recursion(hold: int) -> None:
-    torch.manual_seed(0)
-    net = LateralCNN(small(), warm=4, hold=hold)
-    nn.init.normal_(net.raw)
-    z, W, tau = film(1, 12, 3, 6, 6), F.softplus(net.raw), net.log_tau.exp()
-    a = 1 - torch.exp(-0.01 * hold / tau)[:, None, None]
-    h, found = torch.zeros(1, 3, 6, 6), []
-    for t in range(12):
-        found.append(z[:, t] / (1 + h))
-        if t % hold == hold - 1:
-            mean = sum(F.relu(gated) for gated in found[-hold:]) / hold
-            h = (1 - a) * h + a * F.conv2d(mean, W, padding=1)
-    close(net.gated(z), torch.stack(found, 1), 1e-5)
-
-
-def test_steady_input_is_divided_more_and_more() -> None:
-    net = LateralCNN(small(), warm=4, hold=5)
-    nn.init.constant_(net.raw, -3.0)
-    z = torch.ones(1, 100, 3, 6, 6)
-    gated = net.gated(z)[0, :, 0, 2, 2]
-    assert (gated.diff() <= 0).all() and gated[-1] < 0.8
-
-
-def test_the_network_that_it_was_made_from_stays_as_it_is() -> None:
-    inner = small()
-    made = LateralCNN(inner, warm=4)
-    with torch.no_grad():
-        made.net.dense.weight.zero_()
-    assert inner.dense.weight.any()
-
-
-def test_the_network_inside_keeps_its_running_means() -> None:
-    net = LateralCNN(small(), warm=4).train()
-    before = net.net.norms[0][1].running_mean.clone()
-    net(film(1, 20, 10, 10))
-    assert torch.equal(net.net.norms[0][1].running_mean, before) and not net.net.training
-
-
-def test_kinetic_states_sum_to_one_and_wear_out() -> None:
-    net = LNK(2, 10, 6, warm=8)
-    states = net.states(torch.full((1, 300, 2), 0.9))
-    close(sum(states), torch.ones(1, 300, 2), 1e-5)
-    active = states[1][0, :, 0]
-    assert active.argmax() < 50 and active[-1] < active.max()
-    assert all((state > -1e-6).all() for state in states)
-
-
-def test_kinetic_states_stay_above_zero_however_fast() -> None:
-    net = LNK(2, 10, 6, warm=8)
-    for raw in net.log_rates.values():
-        nn.init.constant_(raw, 8.0)
-    assert all((state > -1e-6).all() for state in net.states(torch.rand(1, 100, 2)))
-
-
-def test_kinetics_follow_their_equations() -> None:
-    net, u = LNK(1, 10, 6, warm=8), torch.rand(1, 20, 1)
-    k = {name: float(raw.exp()) for name, raw in net.log_rates.items()}
-    R, A, slow, slower = 1.0, 0.0, 0.0, 0.0
-    for t in range(20):
-        v, back = float(u[0, t, 0]), k["ksr"] * float(u[0, t, 0]) + k["ksr2"]
-        dR = -k["ka"] * v * R + k["kfr"] * slow
-        dA = k["ka"] * v * R - k["kfi"] * A
-        dslow = k["kfi"] * A - (k["kfr"] + k["ksi"]) * slow + back * slower
-        dslower = k["ksi"] * slow - back * slower
-        R, A, slow, slower = R + 0.01 * dR, A + 0.01 * dA, slow + 0.01 * dslow, slower + 0.01 * dslower
-    assert [float(s[0, -1, 0]) for s in net.states(u)] == pytest.approx([R, A, slow, slower], abs=1e-5)
-
-
-# attribution
-
-
-@pytest.fixture
-def net() -> CNN:
-    torch.manual_seed(1)
-    made = small(norm="channel")
-    made.train()
-    for i in range(20):
-        made(film(8, 6, 10, 10, seed=i))
-    return made.eval()
-
-
-def test_attributions_add_up_to_the_response(net: CNN) -> None:
-    found = attributed(net, film(1, 40, 10, 10), cell=1, steps=1000)
-    assert found.incompleteness < 1e-3 and found.channels.shape == (35, 3)
-    close(found.response, net(film(1, 40, 10, 10))[0, :, 1], 1e-6)
-    assert found.baseline == pytest.approx(float(net(torch.zeros(1, 6, 10, 10))[0, 0, 1]))
-
-
-def test_more_steps_are_more_complete(net: CNN) -> None:
-    few, many = (attributed(net, 3 * film(1, 40, 10, 10), cell=0, steps=n).incompleteness for n in (2, 100))
-    assert many < 0.2 * few
-
-
-def test_a_channel_that_nothing_reads_gets_nothing(net: CNN) -> None:
-    with torch.no_grad():
-        net.convs[1].weight[:, 2] = 0
-    found = attributed(net, film(1, 20, 10, 10), cell=0)
-    assert not found.channels[:, 2].any() and found.ranked()[-1] == 2
-    full = with_channels(net, film(1, 20, 10, 10), [0, 1])[:, 0]
-    close(full, found.response, 1e-6)
-    assert fewest(found, 0.9, lambda kept: with_channels(net, film(1, 20, 10, 10), kept)[:, 0]) <= 2
-
-
-def test_with_all_channels_it_is_the_network_and_with_none_it_is_at_rest(net: CNN) -> None:
-    x = film(1, 12, 10, 10)
-    close(with_channels(net, x, [0, 1, 2]), net(x)[0], 1e-6)
-    close(with_channels(net, x, []), net.after_first(rest(net)).expand(7, -1), 1e-6)
-    found = attributed(net, x, 0)
-    close(summed(found, [0, 1, 2]), found.response, 1e-2)
-
-
-def test_kept_variance_is_one_for_the_same_and_none_for_the_mean() -> None:
-    y = film(50)
-    assert kept_variance(y, y) == 1
-    assert kept_variance(y.mean().expand(50), y) == pytest.approx(0, abs=1e-6)
-    assert kept_variance(y, torch.ones(50)) == 0
-
-
 # mistakes
 
 
@@ -426,19 +278,10 @@ def test_spikes_that_do_not_stand_beside_the_film_are_refused() -> None:
         GLM(2, 4, 5, history=3)(torch.zeros(2, 6, 4, 4), torch.zeros(3, 6, 2))
 
 
-def test_a_film_beyond_the_kernels_of_s4nd_is_refused() -> None:
-    with pytest.raises(HyenaError, match="longer than the kernels"):
-        S4NDEncoder(3, 10, 6, 20, d_model=4, d_state=4)(torch.zeros(1, 30, 10, 10))
-
-
-def test_other_mistakes_are_named(net: CNN) -> None:
+def test_other_mistakes_are_named() -> None:
     with pytest.raises(HyenaError, match="did you mean 'channel'"):
         CNN(2, 10, 6, kernels=(5, 3), norm="chanel")
     with pytest.raises(HyenaError, match="unknown output"):
         Output("sigmoid", 2)
-    with pytest.raises(HyenaError, match="a cell below 3"):
-        attributed(net, film(1, 8, 10, 10), cell=3)
     with pytest.raises(HyenaError, match="at least 1"):
         Encoder(0, 4, 4)
-    with pytest.raises(HyenaError, match="without noise"):
-        attributed(net.train(), film(1, 8, 10, 10), cell=0)

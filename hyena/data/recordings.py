@@ -44,7 +44,7 @@ PUBLISHED_CELLS = {
 }  # those kept in the papers, by date of the recording
 PUBLISHED_BLOCKS, PUBLISHED_DROPPED = 6, 6000
 
-Film = Float[np.ndarray, "_ _ height width"]
+Blocks = Float[np.ndarray, "_ _ height width"]
 Spikes = Bool[np.ndarray, "_ _ _ cells"]
 
 
@@ -164,12 +164,12 @@ def _simulate(path: Path, kind: str, session: Session) -> None:
     spikes = spike_trains(rates, rng)[None], spike_trains(cells.respond(test).repeat(session.repeats, 0), rng)[:, None]
     parts = {"train": (np.concatenate(learned), spikes[0]), "test": (test, spikes[1])}
     truth = {name: layer[0] for name, layer in interneurons(test, Circuit()).items()}
-    about = {"cell_types": [str(kind) for kind in cells.types], "pictures": pictures()}
+    about = {"cell_types": cells.types, "pictures": pictures()}
     write_recording(path, parts, session.settled, truth, about)
 
 
 def write_recording(
-    path: Path, parts: dict[str, tuple[Film, Spikes]], dropped: int,
+    path: Path, parts: dict[str, tuple[Blocks, Spikes]], dropped: int,
     truth: dict[str, Float[np.ndarray, "_ height width"]], about: dict[str, object],
 ) -> None:  # fmt: skip
     """Write the layout described above; `truth`, of the test part, in half precision.

@@ -170,7 +170,7 @@ class Retina:
     @property
     def types(self) -> tuple[str, ...]:
         """Of every cell."""
-        return tuple(np.repeat(TYPES, PER_TYPE))
+        return tuple(kind for kind in TYPES for _ in range(PER_TYPE))
 
     def drives(self, stimulus: Movie, circuit: Circuit = Circuit()) -> Float[np.ndarray, "trials bins cells"]:
         """What reaches the ganglion cells, before threshold."""
