@@ -42,6 +42,7 @@ PUBLIC = {
     "bn_cnn": "hyena.models.retina",
     "LN": "hyena.models.retina",
     "GLM": "hyena.models.retina",
+    "FeedbackCNN": "hyena.models.retina_feedback",
     "LateralCNN": "hyena.models.retina_memory",
     "LNK": "hyena.models.retina_memory",
     "attributed": "hyena.models.attribution",

@@ -55,6 +55,10 @@ COLOUR = {  # one colour per operator in every notebook
     "t1u": "#f1c21b",
     "ffno": "#9f1853",
     "unet": "#525252",
+    "ln": "#8c6d31",
+    "ln_rbf": "#e7ba52",
+    "glm": "#637939",
+    "cnn": "#ad494a",
 }
 LETTERS = {"A": _PALETTE[2], "C": _PALETTE[0], "G": _PALETTE[1], "T": _PALETTE[3], "N": "#6e6e6e"}
 SEQUENTIAL = "mako_r"
@@ -146,6 +150,27 @@ def matrix(ax: Axes, values: np.ndarray, title: str) -> None:
     ax.grid(False)
     ax.set_title(title)
     ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.02)
+
+
+def wiring(ax: Axes, places: dict[str, tuple[float, float]], edges: list[tuple[str, str, float]]) -> None:
+    """A circuit: cells in boxes; arrows excite, T ends inhibit, wider for larger weights.
+
+    Arguments:
+        places: of every cell, across and up.
+        edges: from, to and weight, negative where it inhibits.
+    """
+    for source, target, weight in edges:
+        style, colour = ("-|>", _PALETTE[0]) if weight > 0 else ("|-|,widthA=0,widthB=.35", _PALETTE[1])
+        ax.annotate("", places[target], places[source], arrowprops={
+            "arrowstyle": style, "color": colour, "lw": 0.6 + min(1.4, abs(weight)), "shrinkA": 24, "shrinkB": 26,
+            "connectionstyle": "arc3,rad=0.08", "mutation_scale": 9,
+        })  # fmt: skip
+    for name, (x, y) in places.items():
+        box = {"boxstyle": "round,pad=0.35", "fc": "white", "ec": "#6e6e6e", "lw": 0.8}
+        ax.text(x, y, name.replace("_", "\n"), ha="center", va="center", fontsize=7, bbox=box, zorder=3)
+    across, up = zip(*places.values(), strict=True)
+    ax.set(xlim=(min(across) - 0.4, max(across) + 0.4), ylim=(min(up) - 0.5, max(up) + 0.5))
+    ax.axis("off")
 
 
 def axes(columns: int, height: float = 2.9) -> tuple[Figure, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -34,6 +35,21 @@ def mean_sd(result: Result, metric: str, digits: int = 1) -> str:
         return "–"
     spread = f" ± {result.sd[metric]:.{digits}f}" if metric in result.sd else ""
     return f"{result.metrics[metric]:.{digits}f}{spread}"
+
+
+def metrics(
+    result: Result, template: str, rows: Mapping[str, str], columns: Mapping[str, str], digits: int = 2
+) -> pd.DataFrame:
+    """A table of `mean_sd`: of metrics named by a template in which {row} and {column} stand.
+
+    Arguments:
+        rows, columns: what stands in the template, by label.
+    """
+    found = {
+        label: {head: mean_sd(result, template.format(row=row, column=c), digits) for head, c in columns.items()}
+        for label, row in rows.items()
+    }
+    return pd.DataFrame(found).T
 
 
 def benchmark(name: str, device: str = "cpu") -> dict[str, object]:

@@ -10,6 +10,7 @@ from hyena import plot, results, show
 from hyena.errors import HyenaError
 from hyena.experiments.hyena import AssociativeRecall
 from hyena.experiments.ls4 import Generation
+from hyena.experiments.retina import Encoding
 from hyena.experiments.s4nd import ZeroShot
 from hyena.experiments.spacetime import AutoregressiveProcesses, Forecasting, SeriesClassification
 from hyena.experiments.t1 import NavierStokes
@@ -38,6 +39,15 @@ def test_a_metric_is_shown_with_its_spread_if_there_are_seeds_and_as_a_dash_if_i
     assert show.mean_sd(made("quick"), "gap") == "2.0 ± 1.4"
     assert show.mean_sd(made("quick"), "lr", 3) == "0.004"
     assert show.mean_sd(made("quick"), "lead") == "–"
+
+
+def test_a_table_of_metrics_has_a_row_and_a_column_for_each_part_of_their_names() -> None:
+    result = Result({"cnn_ns_r": [0.5], "ln_ns_r": [0.25], "cnn_ns_fev": [0.125]}, profile="quick")
+    table = show.metrics(result, "{row}_ns_{column}", {"CNN": "cnn", "LN": "ln"}, {"r": "r", "explained": "fev"}, 3)
+    assert table.to_dict("index") == {
+        "CNN": {"r": "0.500", "explained": "0.125"},
+        "LN": {"r": "0.250", "explained": "–"},
+    }
 
 
 def test_a_benchmark_that_has_not_been_run_is_asked_for(tmp_path, monkeypatch) -> None:
@@ -69,6 +79,19 @@ def test_every_operator_has_a_colour_of_its_own() -> None:
 
 def compared() -> set[str]:
     """All that a profile compares, and the forecasters that are not trained."""
-    compare = (AssociativeRecall, AutoregressiveProcesses, Forecasting, Generation, SeriesClassification, ZeroShot)
-    found = {o for cls in (*compare, NavierStokes) for p in results.PROFILES for o in cls.configured(p).operators}
+    compare = (AssociativeRecall, AutoregressiveProcesses, Encoding, Forecasting, Generation, SeriesClassification)
+    found = {
+        o for cls in (*compare, NavierStokes, ZeroShot) for p in results.PROFILES for o in cls.configured(p).operators
+    }
     return {o.removesuffix("_as_long").removesuffix("_as_short") for o in found} | {"ar", "naive"}
+
+
+def test_a_circuit_has_a_box_for_every_cell_and_an_arrow_for_every_edge() -> None:
+    _, ax = plt.subplots()
+    places = {"cone": (0.0, 0.0), "bipolar_on": (1.0, 0.0), "on": (2.0, 1.0)}
+    plot.wiring(ax, places, [("cone", "bipolar_on", 1.0), ("cone", "on", -2.0)])
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["cone", "bipolar\non", "on"]
+    arrows = [text.arrow_patch for text in ax.texts if not text.get_text()]
+    assert [arrow.get_linewidth() for arrow in arrows] == [1.6, 2.0]
+    assert arrows[0].get_edgecolor() != arrows[1].get_edgecolor()
+    plt.close()
