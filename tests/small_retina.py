@@ -1,7 +1,8 @@
-"""A film of noise, and a network that sees ten by ten pixels and six bins."""
+"""A film of noise, and networks that see six bins of ten by ten pixels, or of sixteen by sixteen."""
 
 import torch
 
+from hyena.data.retina import SIDE
 from hyena.models.retina import CNN
 
 
@@ -12,3 +13,9 @@ def film(*shape: int, seed: int = 0) -> torch.Tensor:
 def small(cells: int = 3, **options) -> CNN:
     torch.manual_seed(0)
     return CNN(cells, 10, 6, (3, 2), (5, 3), **options).eval()
+
+
+def sixteen(**options) -> CNN:
+    """For eight cells on the patch of the simulated retina."""
+    torch.manual_seed(0)
+    return CNN(8, SIDE, 6, (3, 2), (5, 3), norm="channel", **options).eval()

@@ -1,4 +1,4 @@
-"""Experiments on the retina: scores, pieces of film, probes on made-up cells, and what is compared with the circuit."""
+"""Experiments on the retina: scores, pieces of film, and what is compared with the circuit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import lfilter
+from small_retina import sixteen
 
 from hyena.data.recordings import Part, Recording
 from hyena.data.retina import DT, SIDE, Circuit, calibrated, ganglion_drives, interneurons, low_pass
@@ -21,17 +22,14 @@ from hyena.experiments.retina import (
     Mechanisms,
     TrainingAmount,
     Variability,
-    adaptation,
     circuitry,
     fits,
     mechanisms,
-    probes,
     scores,
     variability,
 )
 from hyena.experiments.retina.fits import Fitted, centres, pieces, predicted, responses
-from hyena.models.retina import CNN, GLM, LN
-from hyena.models.retina_feedback import FeedbackCNN, OnFeatures
+from hyena.models.retina import GLM, LN
 from hyena.train import Run
 
 RNG = np.random.default_rng
@@ -173,133 +171,12 @@ def test_less_data_is_another_fit(recording: Recording, tmp_path) -> None:
     assert len(list((tmp_path / "fits").glob("*.safetensors"))) == 2
 
 
-# probes, on cells that are made up
-
-
-def cell(respond) -> probes.Respond:
-    """A retina of eight equal cells, from a rule that turns one film into a rate."""
-    return lambda films: np.stack([np.repeat(respond(film)[:, None], 8, 1) for film in films])
-
-
-def bump(bins: int, at: float) -> np.ndarray:
-    return 20 * np.exp(-((np.arange(bins) - at) ** 2) / 8.0)
-
-
-def onsets(film: np.ndarray) -> np.ndarray:
-    dark = film[:, 0, 0] < 0
-    return np.flatnonzero(dark & ~np.roll(dark, 1))
-
-
-def test_a_cell_that_expects_flashes_has_slope_one() -> None:
-    def expects(film: np.ndarray) -> np.ndarray:
-        times = onsets(film)
-        period = times[1] - times[0] if len(times) > 1 else 99
-        return bump(len(film), times[-1] + period + 17)
-
-    rows, found = probes.omitted(cell(expects), [6, 7])
-    assert found["slope"] == pytest.approx(1.0) and found["answered"] == len(probes.PERIODS)
-    assert [row["peak_ms"] for row in rows] == pytest.approx([170.0] * len(rows)) and mechanisms.omission_follows(found)
-
-
-def test_a_cell_that_follows_the_last_flash_has_slope_zero() -> None:
-    rows, found = probes.omitted(cell(lambda film: bump(len(film), onsets(film)[-1] + 30)), [6])
-    assert found["slope"] == pytest.approx(0.0, abs=1e-9) and found["answered"] == len(rows)
-    assert not mechanisms.omission_follows(found)
-
-
-@pytest.mark.parametrize("rule", [lambda n: np.zeros(n), lambda n: np.full(n, 9.0), lambda n: np.linspace(50, 0, n)])
-def test_silent_flat_and_falling_cells_answer_nothing(rule) -> None:
-    respond = cell(lambda film: rule(len(film)))
-    for found in (
-        probes.omitted(respond, [6])[1], probes.latency(respond, [0])[1], probes.reversal(respond, 0, 7.5)[1]
-    ):  # fmt: skip
-        assert found["answered"] == 0
-    assert probes.anticipation(respond, {0: 7.5})[1] == {"lead_um": 0.0, "gained_um": 0.0}
-    found = mechanisms.phenomena(respond, {0: 7.5, 1: 7.0})
-    assert not any(rule(found[name][1]) for name, rule in mechanisms.CRITERIA.items())
-
-
-def test_latency_is_ordered_if_every_darker_step_is_earlier() -> None:
-    def at(bins: float) -> probes.Respond:
-        return cell(lambda film: bump(len(film), probes.LEAD + 20 + bins * float(film[-1, 0, 0])))
-
-    found = probes.latency(at(8), [0])[1]
-    assert found == pytest.approx({"shift_ms": 72.0, "answered": 5.0, "ordered": 1.0}, abs=1.0)
-    assert mechanisms.darker_is_earlier(found)
-    assert probes.latency(at(-8), [0])[1]["ordered"] == 0
-    assert not mechanisms.darker_is_earlier(probes.latency(at(0), [0])[1])
-
-
-@pytest.mark.parametrize("at", [20.0, 20.3, 20.5, 20.8])
-def test_the_time_of_a_peak_is_finer_than_a_bin(at: float) -> None:
-    height, late = probes.peak(bump(50, at), 1.0)
-    assert late == pytest.approx(10 * at, abs=0.5) and height == pytest.approx(19.0, abs=0.7)
-
-
-def place(film: np.ndarray) -> np.ndarray:
-    """Column of the bar in every bin, far away where there is none."""
-    dark = -film[:, 0]
-    return np.where(dark.sum(1) > 0, (dark * np.arange(SIDE)).sum(1) / np.maximum(dark.sum(1), 1e-9), -99.0)
-
-
-def test_a_cell_with_a_delay_lags_and_gains_nothing() -> None:
-    def late(film: np.ndarray) -> np.ndarray:
-        near = 20 * np.exp(-((place(film) - 7.0) ** 2) / 2)
-        return np.concatenate([np.zeros(4), near[:-4]])
-
-    rows, found = probes.anticipation(cell(late), {0: 7.0})
-    assert found["gained_um"] == pytest.approx(0, abs=12) and found["lead_um"] < -20
-    assert [row["lead_um"] for row in rows] == pytest.approx([-20, -20, -40, -40], abs=11)
-    assert not mechanisms.bar_is_met(found)
-
-
-def test_a_cell_that_is_ahead_gains() -> None:
-    def ahead(film: np.ndarray) -> np.ndarray:
-        at = place(film)
-        moving = (np.abs(np.diff(at, append=at[-1])) < 1) & (np.diff(at, append=at[-1]) != 0)
-        early = 20 * np.exp(-((at + 3 * np.sign(np.diff(at, append=at[-1])) - 7.0) ** 2) / 2) * moving
-        seen = (np.abs(at - 7.0) < 0.1) & ~np.roll(np.abs(at - 7.0) < 0.1, 1) & (np.roll(at, 1) < -50)
-        return early + (bump(len(film), int(np.flatnonzero(seen)[0]) + 5) if seen.any() else 0)
-
-    found = probes.anticipation(cell(ahead), {0: 7.0, 1: 7.0})[1]
-    assert found["lead_um"] > 50 and mechanisms.bar_is_met(found)
-    assert not mechanisms.bar_is_met({"lead_um": -20.0, "gained_um": 5.0})
-    assert mechanisms.bar_is_met({"lead_um": -10.0, "gained_um": 15.0})
-
-
-def test_re_entry_has_slope_one_and_an_answer_to_the_turn_slope_zero() -> None:
-    def re_entry(film: np.ndarray) -> np.ndarray:
-        return 20 * np.exp(-((place(film) - 7.0) ** 2) / 0.5)
-
-    def turn(film: np.ndarray) -> np.ndarray:
-        moves = np.diff(place(film), append=np.nan)
-        back = np.flatnonzero((moves < -0.05) & (moves > -1))
-        return bump(len(film), back[0] + 12) if len(back) else np.zeros(len(film))
-
-    found = probes.reversal(cell(re_entry), 0, 7.0)[1]
-    assert found["slope"] == pytest.approx(1.0, abs=0.1) and not mechanisms.turn_is_answered(found)
-    found = probes.reversal(cell(turn), 0, 7.0)[1]
-    assert found["slope"] == pytest.approx(0.0, abs=0.05) and mechanisms.turn_is_answered(found)
-
-
-def test_slopes_that_cancel_and_a_bar_that_is_seen_anyway_answer_no_turn() -> None:
-    good = {"answered": 8.0, "slope": 0.0, "steepest": 0.1, "unflipped": 0.0}
-    assert mechanisms.turn_is_answered(good)
-    assert not mechanisms.turn_is_answered(good | {"steepest": -0.5})
-    assert not mechanisms.turn_is_answered(good | {"unflipped": 0.5})
-
-
 # circuit and network
 
 
 @pytest.fixture(scope="module")
 def retina():
     return calibrated([white_noise(900, SIDE, RNG(0))[None]], skip=100)
-
-
-def network(**options) -> CNN:
-    torch.manual_seed(0)
-    return CNN(8, SIDE, 6, (3, 2), (5, 3), norm="channel", **options).eval()
 
 
 def test_an_interneuron_that_is_among_the_units_is_found_again() -> None:
@@ -342,7 +219,7 @@ def test_contributions_to_a_rate_add_up_and_follow_the_threshold(retina) -> None
 
 
 def test_polarity_is_the_sign_of_the_largest_value() -> None:
-    net = network()
+    net = sixteen()
     with torch.no_grad():
         net.convs[0].weight.zero_()
         net.convs[0].weight[0, -1] = 1.0
@@ -366,7 +243,7 @@ def test_moved_thresholds_keep_the_mean_rate() -> None:
 
 
 def test_without_inhibition_no_weight_lowers_a_rate() -> None:
-    net = network()
+    net = sixteen()
     with torch.no_grad():
         net.scale.weight[1] = -1.0
     ablated = circuitry.without_inhibition(net)
@@ -376,66 +253,12 @@ def test_without_inhibition_no_weight_lowers_a_rate() -> None:
 
 
 def test_calibration_gives_running_means_and_trains_nothing() -> None:
-    net, films = network(), [torch.randn(32, 6, SIDE, SIDE) for _ in range(3)]
+    net, films = sixteen(), [torch.randn(32, 6, SIDE, SIDE) for _ in range(3)]
     before = {name: p.clone() for name, p in net.named_parameters()}
     mechanisms.calibrate(net, films)
     z = net.first(net.features(torch.cat(films)))
     assert z.mean((0, 2, 3)).abs().max() < 0.05 and abs(float(z.detach().std()) - 1) < 0.05
     assert all(torch.equal(p, before[name]) for name, p in net.named_parameters())
-
-
-# adaptation
-
-
-def steps_of(decay: float) -> np.ndarray:
-    t = np.arange(adaptation.PHASE) * DT
-    low, high = 4 - decay * np.exp(-t / 7), 10 + 3 * decay * np.exp(-t / 7)
-    return np.concatenate([low, high, low, high])
-
-
-def test_an_exponential_gives_its_time_constant_and_a_constant_none() -> None:
-    found = adaptation.adaptation(steps_of(2.0))
-    assert found["tau_high"] == pytest.approx(7, rel=0.05) and found["tau_low"] == pytest.approx(7, rel=0.05)
-    assert found["decay"] > 0.3 and found["undershoot"] < 0.7
-    assert adaptation.time_constant(np.linspace(8, 4, adaptation.PHASE)) == 0  # falls to the end of the phase
-    assert adaptation.time_constant(np.full(adaptation.PHASE, 3.0)) == 0
-    flat = adaptation.adaptation(steps_of(0.0) + RNG(0).normal(0, 0.05, 4 * adaptation.PHASE))
-    assert flat["tau_high"] == flat["tau_low"] == 0 and abs(flat["decay"]) < 0.01
-
-
-def test_gains_are_those_of_known_filters_even_if_they_would_cancel() -> None:
-    flicker = RNG(0).standard_normal((30, 4 * adaptation.PHASE))
-    kernel = np.array([0.0, 1.0, 3.0, 1.0])
-    off = -np.stack([np.convolve(light, kernel)[: len(light)] for light in flicker])
-    found = adaptation.gains(50 + np.stack([off, -off], 2), flicker)
-    for name in adaptation.SPANS:
-        assert found[f"gain_{name}"] == pytest.approx(3.0, rel=0.05)
-        assert found[f"centre_{name}"] < 60  # 20 ms, and what noise adds
-    assert found["fast"] == pytest.approx(1.0, rel=0.05)
-
-
-def test_a_network_without_memory_is_flat_to_rolled_flicker() -> None:
-    flicker = adaptation.rolled(40, RNG(0))
-    assert flicker.shape == (40, 4 * adaptation.PHASE, 1, 1)
-    assert np.array_equal(np.sort(flicker[0, : adaptation.PHASE], 0), np.sort(flicker[7, : adaptation.PHASE], 0))
-    found = adaptation.adaptation(np.maximum(flicker[..., 0, 0] + 0.1, 0).mean(0))
-    assert found["decay"] == pytest.approx(0, abs=1e-5) and found["undershoot"] == pytest.approx(1, abs=1e-5)
-    assert found["tau_high"] == found["tau_low"] == 0
-
-
-def test_flickered_rates_stand_in_their_bins_and_features_seen_once_give_them() -> None:
-    flicker = adaptation.rolled(1, RNG(0))[:, :60]
-    net = network()
-    model = FeedbackCNN(net, warm=10, hold=2)
-    found = adaptation.flickered(model, flicker)
-    film = torch.from_numpy(np.tile(flicker, (SIDE, SIDE)))
-    assert (found[:, : model.lags - 1] == 0).all()
-    np.testing.assert_allclose(found[:, model.lags - 1 :], model(film).detach(), rtol=1e-5)
-    part = Part(film.numpy(), np.zeros((1, 1, 60, 8), dtype=int), 20)
-    once = OnFeatures(model)
-    rates = predicted(once, adaptation.seen_once(once, part))
-    assert rates.shape == (1, 40, 8)
-    assert np.isfinite(rates).all()
 
 
 # variability
@@ -452,7 +275,7 @@ def test_read_outs_keep_the_mean_and_differ_in_variance() -> None:
 
 
 def test_noise_makes_trials_differ_and_is_taken_off_again() -> None:
-    net = network(noise=0.1)
+    net = sixteen(noise=0.1)
     units = net.first(net.features(torch.randn(1, 30, SIDE, SIDE))).flatten(1).detach().numpy()
     still, noisy = (variability.noisy_rates(net, units, noise, 3, 0) for noise in (0.0, 0.5))
     assert np.allclose(still[0], still[1]) and not np.allclose(noisy[0], noisy[1])
