@@ -54,10 +54,10 @@ class Encoding(Fitted):
             for tested, part in tests.items():
                 for kind, at_seeds in self._rates(chosen, part, run):
                     self._score(f"{kind}_{name}_{tested}", at_seeds, part, metrics, tables["cells"])
-                    arrays[f"{kind}_{name}_{tested}"] = at_seeds[0][:SHOWN]
+                    if tested == name:
+                        arrays[f"{kind}_{name}_{tested}"] = at_seeds[0][:SHOWN]
             for kind, trials in chosen.items():
                 parameters[kind] = count_parameters(trials[0].model)
-            arrays |= filters(chosen, name)
             tables["curves"] += rows(chosen, run.seed, trained=name)
             tables["sweep"] += sweeps(chosen, trained=name)
         metrics |= contrasts(metrics)
@@ -139,16 +139,3 @@ def free(model: GLM, part: Part, seed: int) -> np.ndarray:
     """Mean rate of trials on the model's own spikes."""
     film = torch.from_numpy(part.stimulus[:, max(0, part.dropped - model.lags + 1) :])
     return model.free(film, torch.Generator().manual_seed(seed), DT, FREE_TRIALS)[0].numpy()
-
-
-def filters(chosen: dict[str, list[Trial]], name: str) -> dict[str, np.ndarray]:
-    """Of the LN of every cell, and the kernels of the CNN's first layer: over lags, rows and columns."""
-    found = {}
-    if "ln" in chosen:
-        net = chosen["ln"][0].model
-        weight = net.filter.weight.detach().unflatten(1, (net.channels, net.side, net.side))
-        found[f"ln_{name}_filters"] = torch.einsum("cbhw,bl->clhw", weight, net.basis).numpy()
-    if "cnn" in chosen:
-        net = chosen["cnn"][0].model
-        found[f"cnn_{name}_kernels"] = torch.einsum("cbhw,bl->clhw", net.convs[0].weight.detach(), net.basis).numpy()
-    return found
