@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -38,13 +38,15 @@ def mean_sd(result: Result, metric: str, digits: int = 1) -> str:
 
 
 def metrics(
-    result: Result, template: str, rows: Mapping[str, str], columns: Mapping[str, str], digits: int = 2
-) -> pd.DataFrame:
+    result: Result, template: str, rows: Mapping[str, str] | Iterable[str], columns: Mapping[str, str] | Iterable[str],
+    digits: int = 2,
+) -> pd.DataFrame:  # fmt: skip
     """A table of `mean_sd`: of metrics named by a template in which {row} and {column} stand.
 
     Arguments:
-        rows, columns: what stands in the template, by label.
+        rows, columns: what stands in the template, by label or as its own label.
     """
+    rows, columns = (part if isinstance(part, Mapping) else {name: name for name in part} for part in (rows, columns))
     found = {
         label: {head: mean_sd(result, template.format(row=row, column=c), digits) for head, c in columns.items()}
         for label, row in rows.items()

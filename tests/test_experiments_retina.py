@@ -237,9 +237,8 @@ def test_slow_rates_are_wider_and_the_width_is_known() -> None:
 
 def test_moved_thresholds_keep_the_mean_rate() -> None:
     drive = RNG(0).standard_normal((500, 3))
-    softplus = lambda u: np.logaddexp(0, u)  # noqa: E731
-    moved = circuitry.shifts(softplus, drive, np.array([0.2, 1.0, 3.0]))
-    assert softplus(drive + moved).mean(0) == pytest.approx([0.2, 1.0, 3.0], rel=1e-6)
+    moved = circuitry.shifts(circuitry.softplus, drive, np.array([0.2, 1.0, 3.0]))
+    assert circuitry.softplus(drive + moved).mean(0) == pytest.approx([0.2, 1.0, 3.0], rel=1e-6)
 
 
 def test_without_inhibition_no_weight_lowers_a_rate() -> None:

@@ -48,6 +48,9 @@ def test_a_table_of_metrics_has_a_row_and_a_column_for_each_part_of_their_names(
         "CNN": {"r": "0.500", "explained": "0.125"},
         "LN": {"r": "0.250", "explained": "–"},
     }
+    assert show.metrics(result, "{row}_ns_{column}", ["cnn", "ln"], ("r",)).to_dict() == {
+        "r": {"cnn": "0.50", "ln": "0.25"}
+    }
 
 
 def test_a_benchmark_that_has_not_been_run_is_asked_for(tmp_path, monkeypatch) -> None:

@@ -152,20 +152,24 @@ def network_drive(net: CNN, film: Movie) -> Float[np.ndarray, "out cells"]:
     return net.drive(net.second(net.first(net.features(wide)))).numpy()
 
 
+def softplus(u: np.ndarray) -> np.ndarray:
+    """The last nonlinearity of the network."""
+    return np.logaddexp(0, u)
+
+
 def sharpness(net: CNN, film: Movie) -> tuple[np.ndarray, np.ndarray]:
     """Widths of the rates of a network and of its copy without inhibition, whose mean rates are made the same.
 
     The first `SETTLED` bins of the film are left out.
     """
     whole, part = (network_drive(n, film) for n in (net, without_inhibition(net)))
-    softplus = lambda u: np.logaddexp(0, u)  # noqa: E731
     whole, part = whole[SETTLED - net.lags + 1 :], part[SETTLED - net.lags + 1 :]
     wanted = softplus(whole)
     return width_ms(wanted), width_ms(softplus(part + shifts(softplus, part, wanted.mean(0))))
 
 
 def circuit_sharpness(retina: Retina, film: Movie) -> tuple[np.ndarray, np.ndarray]:
-    """The same of the circuit: with all of its cells, and without what amacrine cells do."""
+    """The same of the circuit: with all of its cells, and without those that inhibit."""
     wanted = retina.respond(film)[0, SETTLED:]
     drive = retina.drives(film, Circuit(inhibition=0.0))[0, SETTLED:]
     moved = drive + shifts(retina.rates, drive, wanted.mean(0))

@@ -10,12 +10,13 @@ from statistics import fmean
 import numpy as np
 import torch
 
+import hyena.experiments.retina.circuitry as circuitry  # by module: the package imports every experiment
+import hyena.experiments.retina.probes as probes
 from hyena.data.recordings import Recording, the_retina
 from hyena.data.retina import DT, SETTLED, SIDE, Circuit, Retina, interneurons
 from hyena.data.retina_stimuli import flashes, moving_bar, reversed_sweep, step
 from hyena.errors import HyenaError
 from hyena.experiments.comparison import Trial, rows, sweeps
-from hyena.experiments.retina import circuitry, probes
 from hyena.experiments.retina.fits import Fitted, data_of, pieces, responses
 from hyena.experiments.retina.scores import correlations
 from hyena.models.attribution import Attribution, attributed, fewest, kept_variance, summed, with_channels
@@ -146,16 +147,14 @@ class Mechanisms(Fitted):
         """Of one network and stimulus: how complete, how few channels, and how far polarities add what pathways add."""
         tensor = torch.from_numpy(film)
         found = attributed(net, tensor, cell, self.attribution_steps)
-        masked = lambda kept: with_channels(net, tensor, kept)[:, cell]  # noqa: E731
-        in_sum = lambda kept: summed(found, kept)  # noqa: E731
-        first = found.ranked()[:FEW]
-        metrics = {
-            f"{name}_incompleteness": found.incompleteness,
-            f"{name}_kept_{FEW}_masked": kept_variance(masked(first), found.response),
-            f"{name}_kept_{FEW}_summed": kept_variance(in_sum(first), found.response),
-            f"{name}_fewest_masked": float(fewest(found, SHARE, masked)),
-            f"{name}_fewest_summed": float(fewest(found, SHARE, in_sum)),
+        reduced: dict[str, Callable[[list[int]], torch.Tensor]] = {
+            "masked": lambda kept: with_channels(net, tensor, kept)[:, cell],
+            "summed": partial(summed, found),
         }
+        metrics = {f"{name}_incompleteness": found.incompleteness}
+        for how, response in reduced.items():
+            metrics[f"{name}_kept_{FEW}_{how}"] = kept_variance(response(found.ranked()[:FEW]), found.response)
+            metrics[f"{name}_fewest_{how}"] = float(fewest(found, SHARE, response))
         polarity = np.array(circuitry.polarities(net))
         for sign, path in paths.items():
             ours = found.channels[:, polarity == sign].sum(1).numpy()
@@ -281,14 +280,13 @@ def calibrate(net: CNN, films: list[torch.Tensor]) -> None:
 
 def attributed_stimuli(column: float) -> dict[str, tuple[np.ndarray, int]]:
     """A film of the patch and the cell whose response to it is explained, by phenomenon."""
-    whole = lambda film: np.repeat(np.repeat(film, SIDE, 1), SIDE, 2)  # noqa: E731
-    lead, speed = probes.LEAD, probes.SPEEDS[0]
+    lead, speed, patch = probes.LEAD, probes.SPEEDS[0], (SIDE, SIDE)
     track, _ = probes.passing(speed, column)
     turned, _ = reversed_sweep(speed, -probes.BAR, column + probes.TURNS[1], len(track) - lead)
     still = np.full(lead, -probes.BAR)
     films = {
-        "omission": (whole(flashes(ATTRIBUTED_PERIOD, probes.FLASHES, lead, 2 * probes.WINDOW)), FLASHERS[0]),
-        "latency": (whole(step(-0.6, lead, probes.WINDOW)), MOVERS[0]),
+        "omission": (np.tile(flashes(ATTRIBUTED_PERIOD, probes.FLASHES, lead, 2 * probes.WINDOW), patch), FLASHERS[0]),
+        "latency": (np.tile(step(-0.6, lead, probes.WINDOW), patch), MOVERS[0]),
         "anticipation": (moving_bar(track, SIDE), MOVERS[0]),
         "reversal": (moving_bar(np.concatenate([still, turned]), SIDE), MOVERS[0]),
     }
